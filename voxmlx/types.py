@@ -1,0 +1,67 @@
+"""Results as plain values: words, segments and whole transcriptions. Times are in seconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Word:
+    """One word as written, with its punctuation.
+
+    ``confidence`` is in [0, 1], or ``None`` where no probabilities were computed.
+    """
+
+    text: str
+    start_s: float
+    end_s: float
+    confidence: float | None = None
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A run of words that read as one unit: a sentence, or what stands between two pauses."""
+
+    text: str
+    start_s: float
+    end_s: float
+    words: tuple[Word, ...] = ()
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Where the time went, in seconds of wall clock.
+
+    ``encode_s`` holds mel, encoder and adapter; ``decode_s`` the decoder, prompt included. The device
+    works on both at once where it can, so parts need not add up to ``total_s``.
+    """
+
+    audio_s: float = 0.0
+    encode_s: float = 0.0
+    decode_s: float = 0.0
+    first_text_s: float | None = None
+    total_s: float = 0.0
+    passes: int = 0
+    positions: int = 0
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: processing time for one second of audio (0 for empty audio)."""
+        return self.total_s / self.audio_s if self.audio_s > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """What was said in one recording.
+
+    ``tokens`` holds every id from the first output position on, pads and word marks included.
+    """
+
+    text: str
+    tokens: list[int]
+    segments: list[Segment]
+    words: list[Word]
+    duration_s: float
+    delay_ms: int | None = None
+    language: str | None = None
+    timings: Timings = field(default_factory=Timings)
