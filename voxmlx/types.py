@@ -32,8 +32,8 @@ class Segment:
 class Timings:
     """Where the time went, in seconds of wall clock.
 
-    ``encode_s`` holds mel, encoder and adapter; ``decode_s`` the decoder, prompt included. The device
-    works on both at once where it can, so parts need not add up to ``total_s``.
+    ``encode_s`` holds mel, encoder and adapter; ``decode_s`` the decoder, prompt included. The
+    device works on both at once where it can, so parts need not add up to ``total_s``.
     """
 
     audio_s: float = 0.0

@@ -1,0 +1,1 @@
+"""Key-value caches: rings of a sliding window, for one stream or many rows."""

@@ -1,0 +1,1 @@
+"""Array kernels below the networks, each beside a reference in plain MLX operations."""

@@ -1,0 +1,154 @@
+"""The text decoder: Mistral layers, with or without conditioning on the delay.
+
+It takes embeddings and gives hidden states or logits; it knows no sampling and no schedule. Source of
+the conditioning: ``modeling_voxtral_realtime.py`` of Transformers 5.23.
+"""
+
+from __future__ import annotations
+
+import math
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from voxmlx.cache.ring import RingIndex, RingKVCache
+from voxmlx.config import DecoderConfig
+from voxmlx.models.layers import Attention, SwiGLU
+
+TIME_EMBEDDING_BASE = 10000.0
+"""Longest period of the delay's sinusoids, in tokens (over 2 pi)."""
+
+
+def time_embedding(n_delay: int, dim: int) -> mx.array:
+    """Sinusoids of a delay counted in tokens, ``(dim,)`` float32, cosines first."""
+    half = dim // 2
+    inverse = mx.exp(-math.log(TIME_EMBEDDING_BASE) * mx.arange(half, dtype=mx.float32) / half)
+    return mx.concatenate([mx.cos(n_delay * inverse), mx.sin(n_delay * inverse)])
+
+
+class AdaNorm(nn.Module):
+    """Bottleneck from the delay's embedding to a scale of one layer's feed-forward input."""
+
+    def __init__(self, dim: int, ada_dim: int):
+        super().__init__()
+        self.linear_1 = nn.Linear(dim, ada_dim, bias=False)
+        self.linear_2 = nn.Linear(ada_dim, dim, bias=False)
+
+    def __call__(self, t_cond: mx.array) -> mx.array:
+        """Map ``(1, D)`` float32 to the scale minus one, ``(1, D)`` float32."""
+        return self.linear_2(nn.gelu(self.linear_1(t_cond)))
+
+
+class DecoderLayer(nn.Module):
+    """One pre-norm transformer layer without biases."""
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.attention_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(
+            config.dim, config.n_heads, config.n_kv_heads, config.head_dim, config.rope_theta
+        )
+        self.ffn_norm = nn.RMSNorm(config.dim, config.norm_eps)
+        self.mlp = SwiGLU(config.dim, config.hidden_dim)
+        if config.ada_dim is not None:
+            self.ada_norm = AdaNorm(config.dim, config.ada_dim)
+
+    def __call__(
+        self,
+        x: mx.array,
+        cache: RingKVCache,
+        layer: int,
+        index: RingIndex,
+        ffn_scale: mx.array | None,
+    ) -> mx.array:
+        """Map ``(B * T, D)`` rows; ``ffn_scale``, ``(1 or B * T, D)``, multiplies the ffn input."""
+        x = x + self.attention(self.attention_norm(x), cache, layer, index)
+        y = self.ffn_norm(x)
+        if ffn_scale is not None:
+            y = y * ffn_scale
+        return x + self.mlp(y)
+
+
+class Decoder(nn.Module):
+    """Embedding, layers, norm and head.
+
+    Args:
+        config: Widths of the network.
+    """
+
+    def __init__(self, config: DecoderConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = [DecoderLayer(config) for _ in range(config.n_layers)]
+        self.norm = nn.RMSNorm(config.dim, config.norm_eps)
+        if not config.tied_embeddings:
+            self.lm_head = nn.Linear(config.dim, config.vocab_size, bias=False)
+
+    @property
+    def dtype(self) -> mx.Dtype:
+        """Type of the activations."""
+        return self.norm.weight.dtype
+
+    def make_cache(
+        self, max_step: int, batch_size: int = 1, window: int | None = None
+    ) -> RingKVCache:
+        """A fresh cache for steps of at most ``max_step`` positions.
+
+        Args:
+            max_step: Most positions of one step.
+            batch_size: Rows.
+            window: Keys to keep where the model has no window of its own.
+        """
+        c = self.config
+        window = c.sliding_window if c.sliding_window is not None else window
+        if window is None:
+            raise ValueError("window is needed: this decoder has no sliding window")
+        return RingKVCache(
+            c.n_layers, c.n_kv_heads, c.head_dim, window, max_step, self.dtype, batch_size
+        )
+
+    def conditioning(self, n_delay: int) -> mx.array | None:
+        """Feed-forward scales of every layer for a delay in tokens, ``(layers, D)``.
+
+        Computed once per delay, in float32, then cast to the model's type; ``None`` for a model
+        without conditioning.
+        """
+        if self.config.ada_dim is None:
+            return None
+        t_cond = time_embedding(n_delay, self.config.dim)[None]
+        scales = [1.0 + layer.ada_norm(t_cond) for layer in self.layers]
+        return mx.concatenate(scales).astype(self.dtype)
+
+    def __call__(
+        self, x: mx.array, cache: RingKVCache, conditioning: mx.array | None = None
+    ) -> mx.array:
+        """Run the next positions of every row.
+
+        Args:
+            x: Input embeddings, ``(B, T, D)``.
+            cache: Keys and values so far; advanced by T.
+            conditioning: ``(layers, D)`` for all rows alike, or ``(layers, B, D)``.
+
+        Returns:
+            Normalised hidden states, ``(B, T, D)``; :meth:`logits` maps them to the vocabulary.
+        """
+        B, T, D = x.shape
+        index = cache.prepare(T)
+        x = x.astype(self.dtype).reshape(B * T, D)
+        for i, layer in enumerate(self.layers):
+            scale = None
+            if conditioning is not None:
+                scale = conditioning[i].reshape(-1, 1, D)
+                scale = mx.broadcast_to(scale, (B, T, D)).reshape(B * T, D) if B > 1 else scale[0]
+            x = layer(x, cache, i, index, scale)
+        cache.advance(T)
+        return self.norm(x).reshape(B, T, D)
+
+    def logits(self, hidden: mx.array) -> mx.array:
+        """Scores of the next token, ``(B, T, D) -> (B, T, vocab)``."""
+        B, T, D = hidden.shape
+        rows = hidden.reshape(B * T, D)
+        tied = self.config.tied_embeddings
+        scores = self.embed_tokens.as_linear(rows) if tied else self.lm_head(rows)
+        return scores.reshape(B, T, -1)

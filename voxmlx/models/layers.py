@@ -1,0 +1,133 @@
+"""Layers shared by encoders and decoders.
+
+Shape letters, the same in the whole package:
+    B rows of a batch   T time steps   D model width   H heads   K head width
+
+Linear layers see flattened ``(B * T, D)`` rows: MLX's quantised products are several times slower
+on three-dimensional inputs.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from voxmlx.cache.ring import RingIndex, RingKVCache
+
+
+class CausalConv1d(nn.Conv1d):
+    """A 1-D convolution that looks only at the past.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Taps of the filter, at least ``stride``.
+        stride: Input steps for one output step.
+
+    Raises:
+        ValueError: If ``kernel_size`` is smaller than ``stride``.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+        if kernel_size < stride:
+            raise ValueError(f"kernel_size must be at least stride={stride}, got {kernel_size}")
+        super().__init__(in_channels, out_channels, kernel_size, stride)
+        self._n_tail = kernel_size - stride
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Convolve a whole sequence, ``(B, T, in) -> (B, T // stride, out)``."""
+        return self.step(x, None)[0]
+
+    def step(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
+        """Convolve the next steps of a stream; any split gives the outputs of the whole.
+
+        Args:
+            x: New steps, ``(B, T, in)``; ``T`` may be 0.
+            tail: The tail that the last call returned; ``None`` starts a stream.
+
+        Returns:
+            The finished outputs, ``(B, n, out)``, and all steps that later outputs still need.
+        """
+        B, _, C = x.shape
+        kernel_size, stride = self.weight.shape[1], self.stride
+        if tail is None:
+            tail = mx.zeros((B, self._n_tail, C), x.dtype)
+        x = mx.concatenate([tail, x], axis=1)
+        n = max(0, (x.shape[1] - kernel_size) // stride + 1)
+        tail = x[:, n * stride :]
+        if n == 0:
+            return mx.zeros((B, 0, self.weight.shape[0]), x.dtype), tail
+        return super().__call__(x), tail
+
+
+class Attention(nn.Module):
+    """Multi-head attention with rotary positions over a :class:`RingKVCache`.
+
+    Rotary pairs are neighbouring channels (``traditional=True``), as in Mistral's own weights.
+
+    Args:
+        dim: Model width D.
+        n_heads: Query heads H.
+        n_kv_heads: Key and value heads; a divisor of ``n_heads``.
+        head_dim: Head width K.
+        rope_theta: Base of the rotary angles.
+        bias: Whether q, v and o have a bias (k never has).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        n_heads: int,
+        n_kv_heads: int,
+        head_dim: int,
+        rope_theta: float,
+        bias: bool = False,
+    ):
+        super().__init__()
+        self.n_heads = n_heads
+        self.n_kv_heads = n_kv_heads
+        self.head_dim = head_dim
+        self.rope_theta = rope_theta
+        self.scale = head_dim**-0.5
+        self.q_proj = nn.Linear(dim, n_heads * head_dim, bias=bias)
+        self.k_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=False)
+        self.v_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=bias)
+        self.o_proj = nn.Linear(n_heads * head_dim, dim, bias=bias)
+
+    def __call__(self, x: mx.array, cache: RingKVCache, layer: int, index: RingIndex) -> mx.array:
+        """Attend ``(B * T, D)`` rows to the window that ``cache`` holds; same shape out."""
+        B, T = index.slots.shape
+
+        def heads(y: mx.array, n: int) -> mx.array:
+            return y.reshape(B, T, n, self.head_dim).transpose(0, 2, 1, 3)
+
+        q = self._rotate(heads(self.q_proj(x), self.n_heads), index.offset)
+        k = self._rotate(heads(self.k_proj(x), self.n_kv_heads), index.offset)
+        v = heads(self.v_proj(x), self.n_kv_heads)
+        out = cache.attend(layer, q, k, v, index, self.scale)
+        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+
+    def _rotate(self, x: mx.array, offset: mx.array) -> mx.array:
+        return mx.fast.rope(
+            x, self.head_dim, traditional=True, base=self.rope_theta, scale=1.0, offset=offset
+        )
+
+
+class SwiGLU(nn.Module):
+    """The gated feed-forward block, ``down(silu(gate(x)) * up(x))``.
+
+    Args:
+        dim: Model width D.
+        hidden_dim: Inner width.
+        bias: Whether ``down_proj`` has a bias (the others never have).
+    """
+
+    def __init__(self, dim: int, hidden_dim: int, bias: bool = False):
+        super().__init__()
+        self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
+        self.down_proj = nn.Linear(hidden_dim, dim, bias=bias)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map rows, ``(n, D) -> (n, D)``."""
+        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))

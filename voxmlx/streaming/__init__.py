@@ -1,0 +1,1 @@
+"""Live streams: samples in, tokens and text out, without I/O and without threads."""
