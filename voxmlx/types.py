@@ -65,3 +65,27 @@ class Transcription:
     delay_ms: int | None = None
     language: str | None = None
     timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True)
+class TextDelta:
+    """New settled text of a stream; the deltas joined are the text."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class WordEnd:
+    """A word of a stream is complete."""
+
+    word: Word
+
+
+@dataclass(frozen=True)
+class SegmentEnd:
+    """A segment of a stream is complete."""
+
+    segment: Segment
+
+
+Event = TextDelta | WordEnd | SegmentEnd

@@ -1,0 +1,77 @@
+"""Speech to text with Voxtral, in MLX.
+
+    from voxmlx import load
+
+    model = load("tiny")
+    print(model.generate("audio.wav").text)
+
+Names load on first use, so that importing the package stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from voxmlx.version import __version__
+
+if TYPE_CHECKING:
+    from voxmlx.errors import (
+        AudioError,
+        CheckpointError,
+        HubError,
+        MissingExtraError,
+        OutputError,
+        SessionClosedError,
+        VoxmlxError,
+    )
+    from voxmlx.pipeline import Pipeline, load
+    from voxmlx.streaming.session import StreamingSession
+    from voxmlx.types import Segment, SegmentEnd, TextDelta, Transcription, Word, WordEnd
+
+_HOME = {
+    "load": "pipeline",
+    "Pipeline": "pipeline",
+    "StreamingSession": "streaming.session",
+    **dict.fromkeys(
+        ("Segment", "SegmentEnd", "TextDelta", "Transcription", "Word", "WordEnd"), "types"
+    ),
+    **dict.fromkeys(
+        (
+            "AudioError",
+            "CheckpointError",
+            "HubError",
+            "MissingExtraError",
+            "OutputError",
+            "SessionClosedError",
+            "VoxmlxError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "AudioError",
+    "CheckpointError",
+    "HubError",
+    "MissingExtraError",
+    "OutputError",
+    "Pipeline",
+    "Segment",
+    "SegmentEnd",
+    "SessionClosedError",
+    "StreamingSession",
+    "TextDelta",
+    "Transcription",
+    "VoxmlxError",
+    "Word",
+    "WordEnd",
+    "__version__",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'voxmlx' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"voxmlx.{_HOME[name]}"), name)

@@ -1,0 +1,164 @@
+"""The public object: a loaded model that transcribes files, arrays and live audio."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, overload
+
+import mlx.core as mx
+
+from voxmlx.audio.decode import open_audio
+from voxmlx.checkpoints.hub import resolve
+from voxmlx.checkpoints.load import load_model
+from voxmlx.config import ModelConfig
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.streaming.session import StreamingSession
+from voxmlx.tokenizer import Tokenizer
+from voxmlx.types import Event, TextDelta, Transcription
+
+AudioSource = str | Path | bytes | BinaryIO | Any
+"""A path, ``-`` for standard input, encoded bytes, a file object, or an array of samples."""
+
+FILE_ROWS = 150
+"""Positions (80 ms) that one encoder call takes of a file: 12 s, under the encoder's window."""
+
+
+class Pipeline:
+    """A model with its tokenizer.
+
+    Args:
+        model: The network.
+        tokenizer: Its tokenizer.
+    """
+
+    def __init__(self, model: VoxtralRealtime, tokenizer: Tokenizer):
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @property
+    def config(self) -> ModelConfig:
+        """Numbers of the model."""
+        return self.model.config
+
+    def stream(
+        self,
+        *,
+        transcription_delay_ms: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> StreamingSession:
+        """Open a live session; see :class:`StreamingSession`."""
+        return StreamingSession(
+            self.model,
+            self.tokenizer,
+            transcription_delay_ms=transcription_delay_ms,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+        )
+
+    @overload
+    def generate(
+        self, audio: AudioSource, *, stream: Literal[False] = False, **options: Any
+    ) -> Transcription: ...
+
+    @overload
+    def generate(
+        self, audio: AudioSource, *, stream: Literal[True], **options: Any
+    ) -> Iterator[str]: ...
+
+    def generate(
+        self,
+        audio: AudioSource,
+        *,
+        sample_rate: int | None = None,
+        transcription_delay_ms: int | None = None,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+        stream: bool = False,
+    ) -> Transcription | Iterator[str]:
+        """Transcribe a recording.
+
+        Args:
+            audio: A path, ``-`` for standard input, encoded bytes, a binary file object, or an array
+                of samples, ``(n,)`` or ``(n, channels)``.
+            sample_rate: Rate of an array in Hz.
+            transcription_delay_ms: How far the text runs behind the audio: 80 to 1200 by 80, or 2400.
+                More is more accurate. ``None`` takes the model's own, 480.
+            temperature: 0 takes the likeliest token.
+            top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
+            seed: Seed of the draws.
+            stream: Return an iterator over new text instead of the whole result.
+
+        Returns:
+            The transcription, or with ``stream`` an iterator of ``str``.
+
+        Raises:
+            AudioError: If the recording cannot be read.
+            ValueError: If the model was not trained for the delay.
+        """
+        session = StreamingSession(
+            self.model,
+            self.tokenizer,
+            transcription_delay_ms=transcription_delay_ms,
+            temperature=temperature,
+            top_p=top_p,
+            seed=seed,
+            encode_rows=FILE_ROWS,
+        )
+        events = transcribe_events(session, audio, sample_rate)
+        if stream:
+            return (event.text for event in events if isinstance(event, TextDelta))
+        for _ in events:
+            pass
+        return session.result()
+
+
+def transcribe_events(
+    session: StreamingSession, audio: AudioSource, sample_rate: int | None = None
+) -> Iterator[Event]:
+    """Run a session over a whole recording; the session's result is complete at the end."""
+    with open_audio(audio, sample_rate) as reader:
+        for samples in reader:
+            session.feed(samples)
+            while session.pending:
+                yield from session.step()
+    session.close()
+    while not session.done:
+        yield from session.step()
+
+
+def load(
+    path_or_repo: str | Path, *, dtype: mx.Dtype | str | None = None, revision: str | None = None
+) -> Pipeline:
+    """Open a model.
+
+    Args:
+        path_or_repo: A folder, a repository of the Hugging Face hub, or ``tiny`` for the small model
+            inside the package.
+        dtype: Type of the floating-point weights, as ``mx.float16`` or ``"float16"``; ``None`` keeps
+            the stored one.
+        revision: Branch, tag or commit of the repository.
+
+    Returns:
+        The model, ready to transcribe.
+
+    Raises:
+        HubError: If the repository cannot be had.
+        CheckpointError: If the folder holds no model that can be loaded.
+    """
+    folder = resolve(path_or_repo, revision)
+    if isinstance(dtype, str):
+        dtype = _dtype(dtype)
+    model, tokenizer_path = load_model(folder, dtype)
+    return Pipeline(model, Tokenizer.from_file(tokenizer_path))
+
+
+def _dtype(name: str) -> mx.Dtype:
+    known = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+    if name not in known:
+        raise ValueError(f"dtype must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
