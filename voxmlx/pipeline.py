@@ -83,11 +83,11 @@ class Pipeline:
         """Transcribe a recording.
 
         Args:
-            audio: A path, ``-`` for standard input, encoded bytes, a binary file object, or an array
-                of samples, ``(n,)`` or ``(n, channels)``.
+            audio: A path, ``-`` for standard input, encoded bytes, a binary file object, or an
+                array of samples, ``(n,)`` or ``(n, channels)``.
             sample_rate: Rate of an array in Hz.
-            transcription_delay_ms: How far the text runs behind the audio: 80 to 1200 by 80, or 2400.
-                More is more accurate. ``None`` takes the model's own, 480.
+            transcription_delay_ms: How far the text runs behind the audio: 80 to 1200 by 80, or
+                2400. More is more accurate. ``None`` takes the model's own, 480.
             temperature: 0 takes the likeliest token.
             top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
             seed: Seed of the draws.
@@ -137,10 +137,10 @@ def load(
     """Open a model.
 
     Args:
-        path_or_repo: A folder, a repository of the Hugging Face hub, or ``tiny`` for the small model
-            inside the package.
-        dtype: Type of the floating-point weights, as ``mx.float16`` or ``"float16"``; ``None`` keeps
-            the stored one.
+        path_or_repo: A folder, a repository of the Hugging Face hub, or ``tiny`` for the small
+            model inside the package.
+        dtype: Type of the floating-point weights, as ``mx.float16`` or ``"float16"``; ``None``
+            keeps the stored one.
         revision: Branch, tag or commit of the repository.
 
     Returns:

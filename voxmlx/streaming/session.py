@@ -131,6 +131,7 @@ class StreamingSession:
             return
         if self._resampler is not None:
             self._take(self._resampler.flush())
+        self._grouper.duration_s = self.duration_s
         n = right_padding(self._n_samples, self._n_delay, self._config.audio.samples_per_token)
         # One mel window of zeros more completes the last frame without making another position.
         self._embedder.feed(np.zeros(n + self._config.audio.window_size // 2, np.float32))
@@ -189,8 +190,7 @@ class StreamingSession:
         self._finalized = True
         events = self._text_event(self._detokenizer.finalize())
         events += self._word_events(self._grouper.finalize(len(self.tokens)))
-        segment = self._segmenter.finalize()
-        return events + self._segment_events([] if segment is None else [segment])
+        return events + self._segment_events(self._segmenter.finalize())
 
     def _text_event(self, text: str) -> list[Event]:
         if not self._text:
@@ -207,8 +207,7 @@ class StreamingSession:
         for word in words:
             self._words.append(word)
             events.append(WordEnd(word))
-            segment = self._segmenter.add(word)
-            events += self._segment_events([] if segment is None else [segment])
+            events += self._segment_events(self._segmenter.add(word))
         return events
 
     def _segment_events(self, segments: list[Segment]) -> list[Event]:
