@@ -9,13 +9,15 @@ from dataclasses import dataclass, field
 class Word:
     """One word as written, with its punctuation.
 
-    ``confidence`` is in [0, 1], or ``None`` where no probabilities were computed.
+    ``confidence`` is in [0, 1], or ``None`` where no probabilities were computed. ``space_before``
+    is false where the word follows the one before it without a space, as in Chinese.
     """
 
     text: str
     start_s: float
     end_s: float
     confidence: float | None = None
+    space_before: bool = True
 
 
 @dataclass(frozen=True)
