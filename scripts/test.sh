@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Set up .venv with everything the tests need, then check style, types and behaviour.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+bash scripts/setup.sh dev,server,mic,eval
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+.venv/bin/python -m pytest -q "$@"
