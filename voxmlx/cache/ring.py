@@ -6,17 +6,27 @@ attends; the mask hides what a query may not see, so the order of slots never ma
 last step can be taken back by moving the offset alone: slots of rejected positions then look like
 positions one lap older, which lie outside every later query's window.
 
+Positions do not grow for ever: before the angles of rotary embeddings lose precision, a row is
+moved back by whole laps and its keys are rotated back by as much, which leaves every distance, and
+so every score, as it was.
+
 Letters: B rows, L layers, H key-value heads, T new positions, C capacity, K head width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
 FIRST_CAPACITY = 256
 """Slots a new cache starts with; it doubles until it holds the window (few, fixed shapes)."""
+
+REANCHOR_AT = 16384
+"""Position at which a row is moved back. The rounding of float32 angles puts an error on the scores
+of normal 128-wide keys that grows with the position: rms 1e-3 here, 6e-3 at 131072, where the
+reference ends; storing keys in bfloat16 costs 4e-2 anywhere (``benchmarks/rope_error.py``)."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,8 @@ class RingKVCache:
         max_step: Most positions written by one step.
         dtype: Type of the stored arrays.
         batch_size: Rows.
+        rope_theta: Base of the keys' rotary angles (neighbouring channels are pairs).
+        reanchor_at: Position at which a row is moved back; at least two laps.
     """
 
     def __init__(
@@ -72,10 +84,14 @@ class RingKVCache:
         max_step: int,
         dtype: mx.Dtype,
         batch_size: int = 1,
+        rope_theta: float = 1e6,
+        reanchor_at: int = REANCHOR_AT,
     ):
         self.window = window
         self.max_step = max_step
         self.full_capacity = window + max_step
+        self.rope_theta = rope_theta
+        self.reanchor_at = max(reanchor_at, 2 * self.full_capacity)
         self.offsets = [0] * batch_size
         self._shape = (n_kv_heads, head_dim)
         self._dtype = dtype
@@ -96,6 +112,8 @@ class RingKVCache:
         """
         if n_new > self.max_step:
             raise ValueError(f"a step takes at most {self.max_step} positions, got {n_new}")
+        if max(self.offsets) + n_new > self.reanchor_at:
+            self.reanchor()
         self._grow(max(self.offsets) + n_new)
         start = self.offsets[0] % self.capacity
         contiguous = len(set(self.offsets)) == 1 and start + n_new <= self.capacity
@@ -124,30 +142,77 @@ class RingKVCache:
         Returns:
             ``(B, Hq, T, K)``.
         """
-        self.keys[layer] = _write(self.keys[layer], keys, index)
-        self.values[layer] = _write(self.values[layer], values, index)
+        self.keys[layer] = write_slots(self.keys[layer], keys, index)
+        self.values[layer] = write_slots(self.values[layer], values, index)
         return mx.fast.scaled_dot_product_attention(
             queries, self.keys[layer], self.values[layer], scale=scale, mask=index.mask
         )
 
-    def advance(self, n: int) -> None:
-        """Count ``n`` written positions in every row."""
-        self.offsets = [offset + n for offset in self.offsets]
+    def advance(self, n: int | Sequence[int]) -> None:
+        """Count the last written positions that stay: ``n`` in every row, or a number a row.
 
-    def rewind(self, n: int) -> None:
-        """Take the newest ``n`` positions of every row back; at most those of the last step."""
-        self.offsets = [offset - n for offset in self.offsets]
+        Positions written and not counted are overwritten by the next step.
+        """
+        counts = [n] * len(self.offsets) if isinstance(n, int) else n
+        self.offsets = [a + b for a, b in zip(self.offsets, counts, strict=True)]
+
+    def rewind(self, n: int | Sequence[int]) -> None:
+        """Take the newest positions back, in all rows or row by row; at most the last step's."""
+        self.advance(-n if isinstance(n, int) else [-count for count in n])
+
+    def clear_row(self, row: int) -> None:
+        """Forget one row; its slots are hidden until they are written again."""
+        self.offsets[row] = 0
+
+    def take_rows(self, rows: Sequence[int | None]) -> None:
+        """Keep and order rows: the new row ``i`` is the old row ``rows[i]``, ``None`` an empty one.
+
+        Buffers are copied once; use it when the number of rows changes, not in a step.
+        """
+        self.offsets = [0 if row is None else self.offsets[row] for row in rows]
+        index = mx.array([0 if row is None else row for row in rows], dtype=mx.int32)
+        for buffers in (self.keys, self.values):
+            for i, buffer in enumerate(buffers):
+                buffers[i] = mx.take(buffer, index, axis=0)
+
+    def reanchor(self) -> None:
+        """Move every row back by as many whole laps as leave it one full lap."""
+        laps = [max(0, offset // self.capacity - 1) for offset in self.offsets]
+        if self.capacity < self.full_capacity or not any(laps):
+            return
+        shift = mx.array([-n * self.capacity for n in laps], dtype=mx.int32)
+        for layer in range(len(self.keys)):
+            self._rotate_keys(layer, shift)
+        self.offsets = [o - n * self.capacity for o, n in zip(self.offsets, laps, strict=True)]
+
+    def _rotate_keys(self, layer: int, shift: mx.array) -> None:
+        """Turn one layer's keys by ``shift`` positions, ``(B,)``; evaluated, to hold one copy."""
+        self.keys[layer] = rotate(self.keys[layer], shift, self.rope_theta)
+        mx.eval(self.keys[layer])
+
+    def reanchor(self) -> None:
+        """Move far rows back by whole laps and turn their keys with them; no slot moves."""
+        C = self.capacity
+        laps = [max(0, offset // C - 1) for offset in self.offsets]
+        self.offsets = [offset - n * C for offset, n in zip(self.offsets, laps, strict=True)]
+        shift = mx.array([-n * C for n in laps], dtype=mx.int32)
+        self.keys = [rotate(keys, shift, self.rope_theta) for keys in self.keys]
 
     def _zeros(self, batch_size: int, n: int) -> mx.array:
         n_heads, head_dim = self._shape
         return mx.zeros((batch_size, n_heads, n, head_dim), self._dtype)
 
-    def _grow(self, n: int) -> None:
-        """Double the buffers until position ``n - 1`` has a slot or the ring is complete."""
+    def _next_capacity(self, n: int) -> int:
+        """Slots to hold ``n`` positions: doubled until they do or the ring is complete."""
         capacity = self.capacity
         while capacity < min(n, self.full_capacity):
             capacity = min(2 * capacity, self.full_capacity)
-        if capacity == self.capacity:
+        return capacity
+
+    def _grow(self, n: int) -> None:
+        """Give position ``n - 1`` a slot, unless the ring is complete."""
+        capacity = self._next_capacity(n)
+        if capacity <= self.capacity:
             return
         for buffers in (self.keys, self.values):
             for i, buffer in enumerate(buffers):
@@ -156,7 +221,16 @@ class RingKVCache:
         self.capacity = capacity
 
 
-def _write(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
+def rotate(keys: mx.array, shift: mx.array, rope_theta: float) -> mx.array:
+    """Turn rotary ``keys``, ``(B, H, C, K)``, by ``shift`` positions, ``(B,)``; all slots alike."""
+    B, _, _, K = keys.shape
+    # One position for each "head": the same function, so the same frequencies, as the keys had.
+    slots = keys.reshape(B, -1, 1, K)
+    turned = mx.fast.rope(slots, K, traditional=True, base=rope_theta, scale=1.0, offset=shift)
+    return turned.reshape(keys.shape)
+
+
+def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
     """Put ``new``, ``(B, H, T, K)``, into its slots of ``buffer``, ``(B, H, C, K)``."""
     new = new.astype(buffer.dtype)
     if index.contiguous:

@@ -1,7 +1,7 @@
 """The text decoder: Mistral layers, with or without conditioning on the delay.
 
-It takes embeddings and gives hidden states or logits; it knows no sampling and no schedule. Source of
-the conditioning: ``modeling_voxtral_realtime.py`` of Transformers 5.23.
+It takes embeddings and gives hidden states or logits; it knows no sampling and no schedule. Source
+of the conditioning: ``modeling_voxtral_realtime.py`` of Transformers 5.23.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import math
 import mlx.core as mx
 import mlx.nn as nn
 
+from voxmlx.cache.growing import GrowingKVCache
 from voxmlx.cache.ring import RingIndex, RingKVCache
 from voxmlx.config import DecoderConfig
 from voxmlx.models.layers import Attention, SwiGLU
@@ -101,11 +102,21 @@ class Decoder(nn.Module):
             window: Keys to keep where the model has no window of its own.
         """
         c = self.config
-        window = c.sliding_window if c.sliding_window is not None else window
-        if window is None:
-            raise ValueError("window is needed: this decoder has no sliding window")
+        if c.sliding_window is None:
+            if window is None:
+                raise ValueError("window is needed: this decoder has no sliding window")
+            return GrowingKVCache(
+                c.n_layers, c.n_kv_heads, c.head_dim, window, self.dtype, batch_size
+            )
         return RingKVCache(
-            c.n_layers, c.n_kv_heads, c.head_dim, window, max_step, self.dtype, batch_size
+            c.n_layers,
+            c.n_kv_heads,
+            c.head_dim,
+            window,
+            max_step,
+            self.dtype,
+            batch_size,
+            c.rope_theta,
         )
 
     def conditioning(self, n_delay: int) -> mx.array | None:

@@ -75,6 +75,7 @@ class CausalEncoder(nn.Module):
             max_step,
             self.norm.weight.dtype,
             batch_size,
+            c.rope_theta,
         )
         return EncoderState(cache)
 
