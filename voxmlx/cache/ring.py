@@ -190,14 +190,6 @@ class RingKVCache:
         self.keys[layer] = rotate(self.keys[layer], shift, self.rope_theta)
         mx.eval(self.keys[layer])
 
-    def reanchor(self) -> None:
-        """Move far rows back by whole laps and turn their keys with them; no slot moves."""
-        C = self.capacity
-        laps = [max(0, offset // C - 1) for offset in self.offsets]
-        self.offsets = [offset - n * C for offset, n in zip(self.offsets, laps, strict=True)]
-        shift = mx.array([-n * C for n in laps], dtype=mx.int32)
-        self.keys = [rotate(keys, shift, self.rope_theta) for keys in self.keys]
-
     def _zeros(self, batch_size: int, n: int) -> mx.array:
         n_heads, head_dim = self._shape
         return mx.zeros((batch_size, n_heads, n, head_dim), self._dtype)
