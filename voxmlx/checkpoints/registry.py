@@ -1,0 +1,36 @@
+"""Every network and every layout of its weights. A new one is one line here and one format file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import mlx.nn as nn
+
+from voxmlx.checkpoints.hf import HF_REALTIME
+from voxmlx.checkpoints.layout import Layout
+from voxmlx.checkpoints.mistral import MISTRAL_REALTIME
+from voxmlx.checkpoints.mlx_audio import MISTRAL_IN_MLX_AUDIO, MLX_AUDIO_REALTIME
+from voxmlx.checkpoints.old_voxmlx import OLD_VOXMLX_REALTIME
+from voxmlx.config import ModelConfig
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {"voxtral_realtime": VoxtralRealtime}
+"""Networks by ``model_type``."""
+
+LAYOUTS: tuple[Layout, ...] = (
+    MISTRAL_REALTIME,
+    MISTRAL_IN_MLX_AUDIO,
+    MLX_AUDIO_REALTIME,
+    OLD_VOXMLX_REALTIME,
+    HF_REALTIME,
+)
+"""Layouts that can be read, told apart by the names of their tensors."""
+
+PUBLISHED: dict[str, Layout] = {"voxtral_realtime": MLX_AUDIO_REALTIME}
+"""The layout that each network is written in."""
+
+
+def detect_layouts(names: Iterable[str]) -> list[Layout]:
+    """The layouts that tensors of these names may be in; they differ only in configuration."""
+    names = list(names)
+    return [layout for layout in LAYOUTS if any(map(layout.mark.match, names))]

@@ -1,0 +1,117 @@
+"""MLX's own weight formats: what may be asked for, and what arrays a packed matrix consists of.
+
+Limits are those of ``mx.quantize`` in MLX 0.32. This module knows no model and no file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from voxmlx.config import QuantizationConfig
+
+
+@dataclass(frozen=True)
+class ModeRules:
+    """What one mode accepts; the first entries are the defaults."""
+
+    bits: tuple[int, ...]
+    group_sizes: tuple[int, ...]
+    has_biases: bool
+
+
+MODES = {
+    "affine": ModeRules((4, 2, 3, 5, 6, 8), (64, 32, 128), has_biases=True),
+    "mxfp4": ModeRules((4,), (32,), has_biases=False),
+    "nvfp4": ModeRules((4,), (16,), has_biases=False),
+    "mxfp8": ModeRules((8,), (32,), has_biases=False),
+}
+
+
+def make_quantization(
+    mode: str = "affine", bits: int | None = None, group_size: int | None = None
+) -> QuantizationConfig:
+    """Settings with the mode's defaults filled in.
+
+    Raises:
+        ValueError: If MLX has no such format.
+    """
+    if mode not in MODES:
+        raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
+    rules = MODES[mode]
+    bits = rules.bits[0] if bits is None else bits
+    group_size = rules.group_sizes[0] if group_size is None else group_size
+    if bits not in rules.bits:
+        allowed = ", ".join(map(str, sorted(rules.bits)))
+        raise ValueError(f"bits of mode {mode} must be one of {allowed}, got {bits!r}")
+    if group_size not in rules.group_sizes:
+        allowed = ", ".join(map(str, sorted(rules.group_sizes)))
+        raise ValueError(f"group size of mode {mode} must be one of {allowed}, got {group_size!r}")
+    return QuantizationConfig(bits, group_size, mode)
+
+
+def can_pack(shape: tuple[int, ...], setting: QuantizationConfig) -> bool:
+    """Whether a ``(out, in)`` matrix divides into the setting's groups."""
+    return len(shape) == 2 and shape[1] % setting.group_size == 0
+
+
+def packed_arrays(
+    shape: tuple[int, ...], dtype: mx.Dtype, setting: QuantizationConfig
+) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
+    """Shape and type of each array of a packed ``(out, in)`` matrix of type ``dtype``."""
+    rows, columns = shape
+    groups = (rows, columns // setting.group_size)
+    arrays = {"weight": ((rows, columns * setting.bits // 32), mx.uint32)}
+    if MODES[setting.mode].has_biases:
+        return {**arrays, "scales": (groups, dtype), "biases": (groups, dtype)}
+    return {**arrays, "scales": (groups, mx.uint8)}
+
+
+def infer_quantization(
+    columns: int, weight: tuple[int, ...], scales: tuple[int, ...], has_biases: bool
+) -> QuantizationConfig | None:
+    """The setting that packs rows of ``columns`` numbers into arrays of these shapes.
+
+    Args:
+        columns: Inputs of the matrix.
+        weight: Shape of the packed codes.
+        scales: Shape of the scales.
+        has_biases: Whether the matrix has affine offsets.
+
+    Returns:
+        The only setting that fits, or ``None``.
+    """
+    for mode, rules in MODES.items():
+        for bits in rules.bits:
+            for group_size in rules.group_sizes:
+                setting = QuantizationConfig(bits, group_size, mode)
+                shape = (weight[0], columns)
+                if rules.has_biases == has_biases and can_pack(shape, setting):
+                    arrays = packed_arrays(shape, mx.float32, setting)
+                    if arrays["weight"][0] == weight and arrays["scales"][0] == scales:
+                        return setting
+    return None
+
+
+def quantize(weight: mx.array, setting: QuantizationConfig) -> dict[str, mx.array]:
+    """Pack a matrix into the arrays that :func:`packed_arrays` names."""
+    arrays = mx.quantize(
+        weight, group_size=setting.group_size, bits=setting.bits, mode=setting.mode
+    )
+    return dict(zip(("weight", "scales", "biases"), arrays, strict=False))
+
+
+def dequantize(
+    arrays: dict[str, mx.array], setting: QuantizationConfig, dtype: mx.Dtype
+) -> mx.array:
+    """The matrix that packed arrays stand for, as ``dtype``."""
+    return mx.dequantize(
+        arrays["weight"],
+        arrays["scales"],
+        arrays.get("biases"),
+        group_size=setting.group_size,
+        bits=setting.bits,
+        mode=setting.mode,
+        dtype=dtype,
+    )
