@@ -1,0 +1,155 @@
+"""Step 1b, on any CPU: word and phone times of real recordings by PocketSphinx.
+
+    python align_real.py --speech DIR --packages DIR --coffee-labels FILE --out DIR
+
+Writes OUT/real.json (source, split, file, words with ends, phones) and copies the recordings that it names.
+The recordings stay out of the repository. A recording that cannot be aligned is left out of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import sys
+from multiprocessing import Pool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+from common import KOKORO_PHONES, PHONE_ID, normalise
+from prepare_text import number
+
+LJ_HELD_OUT = 84  # the last ones by name
+
+
+def spoken(text: str) -> str | None:
+    """Normalised words of a transcript; short numbers in words; None when it holds a long number or a symbol."""
+    import random
+
+    if re.search(r"\d{4,}|[%$&@]|\d[:.]\d", text):
+        return None
+    text = re.sub(r"\bBrue\b", "Brew", text)  # what the labelling model writes for "brew"
+    return normalise(re.sub(r"\d+", lambda m: f" {number(int(m[0]), random.Random(0))} ", text))
+
+
+def table(path: Path, text_column: int) -> list[tuple[str, str]]:
+    """(file, text) rows of a tab-separated file."""
+    rows = [line.rstrip("\n").split("\t") for line in open(path)]
+    return [(r[0], r[text_column]) for r in rows if len(r) > text_column]
+
+
+def jobs(speech: Path, coffee_labels: Path) -> list[dict[str, Any]]:
+    """Every recording with its words and its split."""
+    found = []
+
+    def add(source: str, split: str, folder: str, rows: list[tuple[str, str]]) -> None:
+        for name, text in rows:
+            words = spoken(text)
+            if words:
+                found.append({"source": source, "split": split, "file": f"{folder}/{name}", "text": words})
+
+    lj = sorted(table(speech / "ljspeech/text.tsv", 1))
+    add("lj", "train", "ljspeech", lj[:-LJ_HELD_OUT])
+    add("lj", "test", "ljspeech", lj[-LJ_HELD_OUT:])
+    folder = "librispeech_train_clean_251spk"
+    add("librispeech", "train", folder, table(speech / folder / "pseudo_text.tsv", 2))
+    add("librispeech", "test", "librispeech_test_other", table(speech / "librispeech_test_other/text.tsv", 1))
+    add("coffee", "test", "coffee_commands", table(speech / "coffee_commands/pseudo_text.tsv", 2))
+    add("coffee", "train", "coffee_commands", table(coffee_labels, 2))
+    add("digits", "train", "fsdd", table(speech / "fsdd/text.tsv", 1))
+    return found
+
+
+def read(path: Path) -> np.ndarray:
+    """(n,) float32 mono at 16 kHz."""
+    wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    return np.asarray(soxr.resample(wave.mean(1), rate, 16_000), np.float32)
+
+
+_STATE: dict[str, Any] = {}
+
+
+def decoder() -> Any:
+    """One PocketSphinx decoder a process."""
+    if "decoder" not in _STATE:
+        from hibari.g2p import G2P
+        from pocketsphinx import Decoder
+
+        _STATE["decoder"] = Decoder(samprate=16_000, loglevel="FATAL")
+        _STATE["g2p"] = G2P()
+    return _STATE["decoder"]
+
+
+def pronounce(word: str) -> str:
+    """ARPAbet for a word that the dictionary lacks."""
+    phones = [KOKORO_PHONES[c] for c in _STATE["g2p"](word) if c in KOKORO_PHONES]
+    return " ".join(phones)
+
+
+def align(job: dict[str, Any], speech: Path) -> dict[str, Any] | None:
+    """The job with words [(end sample, word)], phones [(phone id, first, last + 1 frame of 10 ms)], onset, offset."""
+    wave = read(speech / job["file"])
+    pcm = (np.clip(wave / max(1e-3, float(np.abs(wave).max())) * 0.8, -1, 1) * 32767).astype("<i2").tobytes()
+    ps = decoder()
+    try:
+        for word in job["text"].split():
+            if ps.lookup_word(word) is None:
+                ps.add_word(word, pronounce(word), True)
+        ps.set_align_text(job["text"])
+        ps.start_utt()
+        ps.process_raw(pcm, no_search=False, full_utt=True)
+        ps.end_utt()
+        ps.set_alignment()
+        ps.start_utt()
+        ps.process_raw(pcm, no_search=False, full_utt=True)
+        ps.end_utt()
+        alignment = ps.get_alignment()
+        words, phones = [], []
+        for word in alignment:
+            name = re.sub(r"\(\d+\)$", "", word.name)
+            if not name.startswith("<") and not name.startswith("["):
+                words.append((int((word.start + word.duration) * 160), name))
+            for phone in word:
+                phones.append((PHONE_ID.get(phone.name, 0), int(phone.start), int(phone.start + phone.duration)))
+    except Exception:  # PocketSphinx raises RuntimeError when no path fits
+        return None
+    if " ".join(w for _, w in words) != job["text"]:
+        return None
+    speech_phones = [p for p in phones if p[0]]
+    return {**job, "words": words, "phones": phones, "length": len(wave),
+            "onset": speech_phones[0][1] * 160, "offset": speech_phones[-1][2] * 160}
+
+
+def run(args: tuple[dict[str, Any], Path]) -> dict[str, Any] | None:
+    return align(*args)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("--speech", "--packages", "--coffee-labels", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    args = parser.parse_args()
+    sys.path.insert(0, str(args.packages))
+    args.out.mkdir(parents=True, exist_ok=True)
+    todo = jobs(args.speech, args.coffee_labels)
+    train = [job for job in todo if job["split"] == "train"]
+    with Pool(2) as pool:
+        done = [row for row in pool.imap(run, [(job, args.speech) for job in train], 8) if row]
+    done += [job for job in todo if job["split"] == "test"]
+    for row in done:
+        target = args.out / row["file"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(args.speech / row["file"], target)
+    (args.out / "real.json").write_text(json.dumps(done))
+    counts: dict[str, int] = {}
+    for row in done:
+        counts[f"{row['source']} {row['split']}"] = counts.get(f"{row['source']} {row['split']}", 0) + 1
+    print(len(todo), "recordings;", counts)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What goes into each training clip: which utterances, where, at which speed, and what must be emitted.
+
+Runs in loader processes; knows utterances by number only, never their sound.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Shard, targets
+
+SEGMENTS = 10
+SHARES = {"librispeech": 0.40, "lj": 0.25, "coffee": 0.28, "digits": 0.07}
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A fixed batch shape: `batch` clips of `length` positions."""
+
+    batch: int
+    length: int
+
+
+class Library:
+    """The words and sizes of all shards in a folder; grows while speech is still being made."""
+
+    def __init__(self, folder: Path, bpe: Bpe) -> None:
+        self.folder, self.bpe = folder, bpe
+        self.shards: list[str] = []
+        self.items: dict[str, list[tuple[int, int, int, int, list[tuple[int, list[int]]]]]] = {}
+        self.weights: list[tuple[str, float]] = []
+        self._looked = 0.0
+
+    def refresh(self, order: list[str]) -> None:
+        """Read the shards in `order` (the order of the sample bank) that are not known yet."""
+        for name in order[len(self.shards) :]:
+            shard = Shard.load(self.folder / name, audio=False)
+            rows = self.items.setdefault(shard.source, [])
+            index = len(self.shards)
+            for u in range(len(shard.start)):
+                words = [(int(e), self.bpe.word(w)) for e, w in shard.words[u]]
+                onset, offset = int(shard.onset[u]), min(int(shard.offset[u]), int(shard.length[u]))
+                rows.append((index, int(shard.start[u]), onset, offset, words))
+            self.shards.append(name)
+
+
+def draw_delay(rng: random.Random) -> int:
+    """1 to 15 and 30 tokens; a fifth of the clips at the default of 6."""
+    kind = rng.random()
+    if kind < 0.20:
+        return 6
+    if kind < 0.60:
+        return rng.randint(3, 10)
+    return rng.randint(1, 15) if kind < 0.96 else 30
+
+
+class Planner:
+    """Draws batches of plans from a library."""
+
+    def __init__(self, library: Library, rng: random.Random) -> None:
+        self.library, self.rng = library, rng
+
+    def utterance(self, real: float) -> tuple[int, int, int, int, list[tuple[int, list[int]]]]:
+        items, rng = self.library.items, self.rng
+        names = [n for n in SHARES if n in items]
+        if names and rng.random() < real:
+            name = rng.choices(names, [SHARES[n] for n in names])[0]
+            return rng.choice(items[name])
+        made = [n for n in items if n not in SHARES]
+        name = rng.choices(made, [len(items[n]) for n in made])[0]
+        return rng.choice(items[name])
+
+    def pause(self) -> float:
+        """Silence between sentences in seconds."""
+        kind = self.rng.random()
+        if kind < 0.75:
+            return self.rng.expovariate(2.0)
+        return self.rng.uniform(0.3, 2.5) if kind < 0.93 else self.rng.uniform(2.0, 8.0)
+
+    def clip(self, limit: int, real: float) -> tuple[list[tuple[float, ...]], list[tuple[float, list[int]]], int]:
+        """Segments (shard, source start, destination, destination length, rate, gain), words, length in samples."""
+        rng = self.rng
+        if rng.random() < 0.04:
+            return [], [], rng.randint(limit // 3, limit)
+        wanted = limit if rng.random() < 0.5 else rng.randint(16_000, limit)
+        at = 0 if rng.random() < 0.3 else int(16_000 * min(rng.expovariate(1.6), 8.0))
+        segments: list[tuple[float, ...]] = []
+        words: list[tuple[float, list[int]]] = []
+        misses, end = 0, 0
+        while len(segments) < SEGMENTS and misses < 6:
+            shard, start, onset, offset, spoken = self.utterance(real)
+            rate = rng.uniform(0.88, 1.14) if rng.random() < 0.7 else 1.0
+            before = min(onset, rng.choice([0, 160, 800, 1_600, 3_200]))
+            source = onset - before
+            length = int((offset - source) / rate)
+            if at + length > wanted:
+                misses += 1
+                if not segments and misses == 3:
+                    at, wanted = 0, limit
+                continue
+            gain = 10 ** (rng.gauss(0, 3.0) / 20)
+            segments.append((shard, start + source, at, length, rate, gain))
+            words += [(at + (e - source) / rate, ids) for e, ids in spoken]
+            end = at + length
+            at = end + int(16_000 * self.pause())
+        if not segments:
+            return [], [], wanted
+        n = end if rng.random() < 0.3 else min(limit, max(end, min(wanted, end + int(rng.expovariate(1.0) * 16_000))))
+        return segments, words, max(n, 1_280)
+
+    def batch(self, bucket: Bucket, real: float) -> dict[str, Any]:
+        """Arrays of one batch; `shards` is how many shards of the bank it relies on."""
+        B, T = bucket.batch, bucket.length
+        out = {
+            "segments": np.zeros((B, SEGMENTS, 6), np.float64), "samples": np.zeros(B, np.int64),
+            "delays": np.zeros(B, np.int64), "targets": np.full((B, T), -1, np.int64),
+            "tokens": np.full((B, T), PAD, np.int64), "voiced": np.zeros(B, np.bool_),
+        }
+        for b in range(B):
+            delay = draw_delay(self.rng)
+            limit = (T - LEFT_PAD - delay - RIGHT_BUFFER) * SAMPLES_PER_TOKEN
+            segments, words, n = self.clip(limit, real)
+            row = targets(words, n, delay, T)
+            out["segments"][b, : len(segments)] = np.array(segments).reshape(-1, 6)
+            out["samples"][b], out["delays"][b], out["voiced"][b] = n, delay, bool(segments)
+            out["targets"][b] = row
+            out["tokens"][b, 1:] = np.where(row[:-1] < 0, PAD, row[:-1])
+            out["tokens"][b, 0] = BOS
+        return {"shards": len(self.library.shards), **{k: torch.from_numpy(v) for k, v in out.items()}}
+
+
+class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
+    """Endless batches; reads ORDER (shard names, one a line) in the folder again every few seconds."""
+
+    def __init__(self, folder: Path, tekken: Path, buckets: list[Bucket], real: Any, seed: int) -> None:
+        self.folder, self.tekken, self.buckets, self.real, self.seed = folder, tekken, buckets, real, seed
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        info = torch.utils.data.get_worker_info()
+        worker = 0 if info is None else info.id
+        rng = random.Random(self.seed * 1_000 + worker)
+        library = Library(self.folder, Bpe(self.tekken))
+        planner = Planner(library, rng)
+        looked = 0.0
+        step = worker
+        while True:
+            if time.time() - looked > 5:
+                looked = time.time()
+                library.refresh((self.folder / "ORDER").read_text().split())
+            bucket = self.buckets[step % len(self.buckets)]
+            step += 1
+            yield planner.batch(bucket, float(self.real.value))
