@@ -101,6 +101,33 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True)
+class WhisperEncoderConfig:
+    """The encoder of the offline model: Whisper's, for chunks of fixed length.
+
+    ``n_positions`` counts the rows of one chunk (50 Hz): 1500 for 30 seconds.
+    """
+
+    dim: int
+    n_layers: int
+    n_heads: int
+    head_dim: int
+    hidden_dim: int
+    n_positions: int = 1500
+    norm_eps: float = 1e-5
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _check_positive(
+            self, "dim", "n_layers", "n_heads", "head_dim", "hidden_dim", "n_positions"
+        )
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key and value heads: as many as query heads."""
+        return self.n_heads
+
+
+@dataclass(frozen=True)
 class DecoderConfig:
     """The text decoder.
 
@@ -155,11 +182,15 @@ class QuantizationConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole model. ``delay_ms`` is the delay used where a caller names none."""
+    """A whole model.
+
+    ``delay_ms`` is the delay used where a caller names none. It and ``n_left_pad_tokens`` mean
+    something to the realtime model alone, whose encoder is an :class:`EncoderConfig`.
+    """
 
     model_type: str
     audio: AudioConfig
-    encoder: EncoderConfig
+    encoder: EncoderConfig | WhisperEncoderConfig
     decoder: DecoderConfig
     downsample_factor: int = 4
     n_left_pad_tokens: int = 32

@@ -112,7 +112,7 @@ class Decoder(nn.Module):
             c.n_layers,
             c.n_kv_heads,
             c.head_dim,
-            window,
+            c.sliding_window,
             max_step,
             self.dtype,
             batch_size,

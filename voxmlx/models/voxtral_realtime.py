@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import mlx.core as mx
 import mlx.nn as nn
 
-from voxmlx.config import ModelConfig
+from voxmlx.config import EncoderConfig, ModelConfig
+from voxmlx.errors import ConfigError
 from voxmlx.models.adapter import Adapter
 from voxmlx.models.decoder import Decoder
 from voxmlx.models.encoder import CausalEncoder, EncoderState
@@ -27,10 +28,15 @@ class VoxtralRealtime(nn.Module):
 
     Args:
         config: Numbers of the model.
+
+    Raises:
+        ConfigError: If the encoder is not a causal one.
     """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
+        if not isinstance(config.encoder, EncoderConfig):
+            raise ConfigError(f"{MODEL_TYPE} needs a causal encoder, got {config.encoder!r}")
         self.config = config
         self.encoder = CausalEncoder(config.encoder, config.audio.n_mels)
         self.adapter = Adapter(config.encoder.dim, config.decoder.dim, config.downsample_factor)

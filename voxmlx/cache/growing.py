@@ -1,0 +1,82 @@
+"""The growing cache: every key and value of a text, in order, up to a fixed context.
+
+Nothing is ever overwritten, so any number of newest positions can be taken back; that is how one
+conversation's cache serves the next turn. A step reads only the slots in use.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+from voxmlx.cache.ring import RingIndex, RingKVCache, ring_index, write_slots
+
+ROOM = 1024
+"""Slots added at a time: little memory unused, and one copy in as many positions."""
+
+READ = 256
+"""Steps read a multiple of this many slots (few shapes, few allocations)."""
+
+
+class GrowingKVCache(RingKVCache):
+    """Keys and values of all layers of one network, without a sliding window.
+
+    :meth:`rewind` takes any number of positions back.
+
+    Args:
+        n_layers: Layers of the network.
+        n_kv_heads: Key-value heads of a layer.
+        head_dim: Width of a head.
+        context: Most positions held.
+        dtype: Type of the stored arrays.
+        batch_size: Rows.
+    """
+
+    def __init__(
+        self,
+        n_layers: int,
+        n_kv_heads: int,
+        head_dim: int,
+        context: int,
+        dtype: mx.Dtype,
+        batch_size: int = 1,
+    ):
+        super().__init__(n_layers, n_kv_heads, head_dim, context, 0, dtype, batch_size)
+
+    def prepare(self, n_new: int) -> RingIndex:
+        """Make room for ``n_new`` positions in every row and say where they go.
+
+        Raises:
+            ValueError: If they do not fit into the context.
+        """
+        end = max(self.offsets) + n_new
+        if end > self.window:
+            raise ValueError(f"the context holds {self.window} positions, {end} are needed")
+        self._grow(end)
+        n_read = min(-(-end // READ) * READ, self.capacity)
+        offset = mx.array(self.offsets, dtype=mx.int32)
+        contiguous = len(set(self.offsets)) == 1
+        return ring_index(offset, n_new, n_read, self.window, contiguous)
+
+    def attend(
+        self,
+        layer: int,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        index: RingIndex,
+        scale: float,
+    ) -> mx.array:
+        """Write one layer's new keys and values, then attend over all; see the base class."""
+        self.keys[layer] = write_slots(self.keys[layer], keys, index)
+        self.values[layer] = write_slots(self.values[layer], values, index)
+        n_read = index.mask.shape[-1]
+        return mx.fast.scaled_dot_product_attention(
+            queries,
+            self.keys[layer][:, :, :n_read],
+            self.values[layer][:, :, :n_read],
+            scale=scale,
+            mask=index.mask,
+        )
+
+    def _next_capacity(self, n: int) -> int:
+        return min(-(-n // ROOM) * ROOM, self.window)
