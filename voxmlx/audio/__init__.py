@@ -1,0 +1,1 @@
+"""Sound in, log-mel frames out. Knows nothing of models, tokens or MLX."""
