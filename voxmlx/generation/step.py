@@ -28,19 +28,28 @@ class DecodeState:
 
 
 def decode_step(
-    model: VoxtralRealtime, state: DecodeState, tokens: mx.array, audio: mx.array, n_logits: int
+    model: VoxtralRealtime,
+    state: DecodeState,
+    tokens: mx.array,
+    audio: mx.array,
+    n_logits: int | mx.array,
 ) -> mx.array:
-    """Run the next positions of every row and score the tokens that follow the last ones.
+    """Run the next positions of every row and score the tokens that follow some of them.
 
     Args:
         model: The network.
         state: Advanced by T positions.
         tokens: Ids placed at the positions, ``(B, T)``.
         audio: Audio embeddings of the positions, ``(B, T, D)``.
-        n_logits: How many of the last positions to score.
+        n_logits: How many of the last positions to score, or the positions of this step to score
+            in each row, ``(B, N)``.
 
     Returns:
-        ``(B, n_logits, vocab)``.
+        ``(B, N, vocab)``.
     """
     hidden = model(tokens, audio, state.cache, state.conditioning)
-    return model.decoder.logits(hidden[:, -n_logits:])
+    if isinstance(n_logits, int):
+        hidden = hidden[:, -n_logits:]
+    else:
+        hidden = mx.take_along_axis(hidden, n_logits[..., None], axis=1)
+    return model.decoder.logits(hidden)

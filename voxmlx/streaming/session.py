@@ -2,47 +2,91 @@
 
 from __future__ import annotations
 
-import math
+import logging
 import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
+from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.greedy import GeneratedToken, SpecialIds, TokenStream
 from voxmlx.generation.prompt import delay_tokens, right_padding
+from voxmlx.generation.rules import LogitRule
+from voxmlx.generation.rut_guard import RutGuard
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.embedder import AudioEmbedder
-from voxmlx.tokenizer import StreamingDetokenizer, Tokenizer
+from voxmlx.streaming.endless import EndlessStream, OnEos
+from voxmlx.streaming.history import History
+from voxmlx.streaming.timeline import Timeline
+from voxmlx.streaming.transcript import Transcript
+from voxmlx.tokenizer import Tokenizer
 from voxmlx.types import (
     Event,
-    Segment,
+    Flushed,
     SegmentEnd,
     TextDelta,
     Timings,
+    TokenScores,
     Transcription,
-    Word,
     WordEnd,
 )
-from voxmlx.words import Segmenter, WordGrouper
 
 LIVE_ROWS = 25
 """Positions (80 ms) that one encoder call takes at most in a live session: 2 s of lag."""
 
+UNHEARD_WARNING_S = 2.0
+"""Audio after the model's own end of the stream that is worth a warning."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a session decodes. The defaults suit live audio.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
+        seed: Seed of the draws.
+        on_eos: What to do where the model ends the stream although audio goes on: ``"restart"``
+            the decoder (:class:`voxmlx.streaming.endless.EndlessStream`), or ``"stop"``, as the
+            reference does with files.
+        rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
+        rules: Further logit rules.
+        top_logprobs: With a number, every token gives a :class:`TokenScores` event with so many
+            alternatives, 0 included; ``None`` gives no such events.
+        keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
+            at 360 kB an hour; without it, both are empty.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    on_eos: OnEos = "restart"
+    rut_guard: bool = True
+    rules: Sequence[LogitRule] = ()
+    top_logprobs: int | None = None
+    keep_history: bool = True
+
 
 class StreamingSession:
-    """Transcribe one stream of audio.
+    """Transcribe one stream of audio, for as long as it lasts, in constant memory.
 
-    Any split of the audio into :meth:`feed` calls gives the same tokens.
+    Any split of the audio into :meth:`feed` calls gives the same tokens. One thread at a time may
+    use a session.
 
     Args:
         model: The network.
         tokenizer: Its tokenizer.
-        transcription_delay_ms: How far the text runs behind the audio.
-        temperature: 0 takes the likeliest token.
-        top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
-        seed: Seed of the draws.
-        encode_rows: Most positions that one encoder call takes.
+        transcription_delay_ms: How far the text runs behind the audio; ``None`` takes the
+            model's own.
+        options: How to decode.
+        encode_rows: Most positions (80 ms) that one encoder call takes. A session that fell behind
+            catches up with calls of this size.
 
     Raises:
         ValueError: If the model was not trained for the delay.
@@ -54,9 +98,7 @@ class StreamingSession:
         tokenizer: Tokenizer,
         *,
         transcription_delay_ms: int | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        options: StreamOptions | None = None,
         encode_rows: int = LIVE_ROWS,
     ):
         config = model.config
@@ -64,43 +106,77 @@ class StreamingSession:
             transcription_delay_ms = config.delay_ms
         self.delay_ms = transcription_delay_ms
         self.input_sample_rate = config.audio.sample_rate
-        self.tokens: list[int] = []
-        self._config = config
+        self._options = StreamOptions() if options is None else options
+        self._model = model
+        self._tokenizer = tokenizer
+        self._audio = config.audio
         self._n_delay = delay_tokens(transcription_delay_ms, config.audio)
         self._embedder = AudioEmbedder(model, encode_rows)
-        ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-        self._stream = TokenStream(model, ids, self._n_delay, temperature, top_p, seed)
-        self._detokenizer = StreamingDetokenizer(tokenizer)
-        self._grouper = WordGrouper(tokenizer)
-        self._segmenter = Segmenter()
+        n_left_pad = config.n_left_pad_tokens
+        self._n_prompt = 1 + n_left_pad + self._n_delay
+        self._stream = EndlessStream(
+            self._open_stream, n_left_pad, self._n_delay, self._options.on_eos
+        )
+        self._timeline = Timeline()
+        self._transcript = Transcript(tokenizer, self._timeline, config.audio.token_ms)
+        self._history = History(self._options.keep_history)
         self._resampler: Resampler | None = None
-        self._n_samples = 0
+        self._n_audio = 0  # samples of audio, at the model's rate
+        self._n_stream = 0  # the same with the silence of flushes
+        self._n_flushed = 0  # value of _n_audio at the last flush
+        self._flushes: deque[int] = deque()  # counts of tokens at which flushes are settled
         self._closed = False
-        self._text: list[str] = []
-        self._words: list[Word] = []
-        self._segments: list[Segment] = []
+        self._finalized = False
+        self._warned = False
         self._encode_s = self._decode_s = 0.0
         self._started_s = time.perf_counter()
         self._first_text_s: float | None = None
 
     @property
-    def done(self) -> bool:
-        """Whether every event was returned."""
-        return self._closed and not self.pending and self._finalized
+    def tokens(self) -> list[int]:
+        """Every id so far, from the first output position on; a new list at each call."""
+        return self._history.ids
 
-    _finalized = False
+    @property
+    def done(self) -> bool:
+        """Whether the session is closed and every event was returned."""
+        return self._finalized
 
     @property
     def pending(self) -> bool:
-        """Whether a :meth:`step` has work to do."""
-        if self._stream.finished:
-            return False
-        return self._embedder.n_ready > 0 or self._stream.n_ready > 0
+        """Whether a :meth:`step` has work to do on the audio fed so far."""
+        if self._finalized or self._stream.finished:
+            return bool(self._flushes) or (self._closed and not self._finalized)
+        return self._embedder.n_ready > 0 or self._stream.n_ready > 0 or self._closed
+
+    @property
+    def flushing(self) -> bool:
+        """Whether a :meth:`flush` is not settled yet."""
+        return bool(self._flushes)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the model ended the stream and ``on_eos`` is ``"stop"``; later audio is lost."""
+        return self._stream.finished
+
+    @property
+    def n_restarts(self) -> int:
+        """How often the model ended the stream and was restarted."""
+        return self._stream.n_restarts
 
     @property
     def duration_s(self) -> float:
         """Audio fed so far."""
-        return self._n_samples / self._config.audio.sample_rate
+        return self._n_audio / self._audio.sample_rate
+
+    @property
+    def lag_s(self) -> float:
+        """Audio fed and not decoded yet; up to 0.0825 s of it cannot be decoded before more comes."""
+        if self.ended:
+            return 0.0
+        heard = self._stream.n_heard * self._audio.samples_per_token
+        left = self._model.config.n_left_pad_tokens * self._audio.samples_per_token
+        return max(0, self._n_stream - max(0, heard - left)) / self._audio.sample_rate
 
     def feed(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
         """Queue audio for the next :meth:`step`.
@@ -117,25 +193,51 @@ class StreamingSession:
             raise SessionClosedError("feed() after close(); open a new session")
         if samples.ndim != 1 or samples.dtype != np.float32:
             raise ValueError(f"samples must be (n,) float32, got {samples.shape} {samples.dtype}")
-        rate = self._config.audio.sample_rate if sample_rate is None else sample_rate
         if self._resampler is None:
-            self._resampler = Resampler(rate, self._config.audio.sample_rate)
+            rate = self.input_sample_rate if sample_rate is None else sample_rate
+            self._resampler = Resampler(rate, self._audio.sample_rate)
             self.input_sample_rate = rate
-        elif rate != self.input_sample_rate:
-            raise ValueError(f"sample_rate must stay {self.input_sample_rate} Hz, got {rate}")
+        elif sample_rate is not None and sample_rate != self.input_sample_rate:
+            raise ValueError(
+                f"sample_rate must stay {self.input_sample_rate} Hz, got {sample_rate}"
+            )
         self._take(self._resampler.process(samples))
+
+    def flush(self) -> None:
+        """Settle what was said so far without ending the session.
+
+        Silence is put into the stream after the audio so far: up to a whole position (80 ms), then
+        the delay and 11 positions more. So the ids are those of a recording that holds this
+        silence, one for each of its positions; times of words skip it, and text after it goes
+        on as after a pause. A :class:`Flushed` event follows the last word. Without new audio since
+        the last flush nothing happens.
+
+        Raises:
+            SessionClosedError: After :meth:`close`.
+        """
+        if self._closed:
+            raise SessionClosedError("flush() after close(); open a new session")
+        self._drain_resampler()
+        if self._n_audio == self._n_flushed:
+            return
+        self._pad()
+        # The last position lacks the samples that its last mel window reaches beyond it.
+        n_positions = self._n_stream // self._audio.samples_per_token - 1
+        n_positions += self._model.config.n_left_pad_tokens
+        self._flushes.append(n_positions - self._n_prompt + 1)
 
     def close(self) -> None:
         """End the audio; further steps settle the last words."""
         if self._closed:
             return
-        if self._resampler is not None:
-            self._take(self._resampler.flush())
-        self._grouper.duration_s = self.duration_s
-        n = right_padding(self._n_samples, self._n_delay, self._config.audio.samples_per_token)
-        # One mel window of zeros more completes the last frame without making another position.
-        self._embedder.feed(np.zeros(n + self._config.audio.window_size // 2, np.float32))
+        self._drain_resampler()
+        self._end_s = self._n_stream / self._audio.sample_rate
+        if self._n_audio != self._n_flushed or not self._n_stream:
+            self._pad()
+        # Half a mel window of zeros completes the last frame without making another position.
+        self._embedder.feed(np.zeros(self._audio.window_size // 2, np.float32))
         self._closed = True
+        self._warn_unheard()
 
     def step(self, max_positions: int | None = None) -> list[Event]:
         """Do a bounded piece of work and return what it settled.
@@ -145,25 +247,35 @@ class StreamingSession:
                 brings.
         """
         limit = self._embedder.max_rows if max_positions is None else max_positions
-        if self._stream.n_ready < limit and self._embedder.n_ready and not self._stream.finished:
-            started = time.perf_counter()
-            self._stream.add(self._embedder.encode())
-            self._encode_s += time.perf_counter() - started
         started = time.perf_counter()
+        if self._stream.n_ready < limit and self._embedder.n_ready and not self._stream.finished:
+            self._stream.add(self._embedder.encode())
+        encoded = time.perf_counter()
         tokens = self._stream.step(limit)
-        self._decode_s += time.perf_counter() - started
+        self._encode_s += encoded - started
+        self._decode_s += time.perf_counter() - encoded
         events = [event for token in tokens for event in self._settle(token)]
-        if self._closed and not self.pending and not self._finalized:
-            events += self._finalize()
+        if self._stream.finished:
+            self._embedder.drop()
+            events += self._settle_flushes(None)
+        nothing_left = self._stream.n_ready == 0 and self._embedder.n_ready == 0
+        if self._closed and nothing_left and not self._finalized:
+            self._finalized = True
+            self._history.end(self._end_s)
+            events += self._transcript.finalize(self._end_s)
+        if self._first_text_s is None and any(isinstance(e, TextDelta) for e in events):
+            self._first_text_s = time.perf_counter() - self._started_s
         return events
 
     def result(self) -> Transcription:
-        """Everything settled so far."""
+        """Everything settled so far. It is made anew from the tokens, at each call."""
+        token_ms = self._audio.token_ms
+        events = self._history.replay(self._tokenizer, self._timeline, token_ms)
         return Transcription(
-            text="".join(self._text),
-            tokens=list(self.tokens),
-            segments=list(self._segments),
-            words=list(self._words),
+            text="".join(e.text for e in events if isinstance(e, TextDelta)),
+            tokens=self.tokens,
+            segments=[e.segment for e in events if isinstance(e, SegmentEnd)],
+            words=[e.word for e in events if isinstance(e, WordEnd)],
             duration_s=self.duration_s,
             delay_ms=self.delay_ms,
             timings=Timings(
@@ -172,44 +284,76 @@ class StreamingSession:
                 decode_s=self._decode_s,
                 first_text_s=self._first_text_s,
                 total_s=time.perf_counter() - self._started_s,
-                positions=len(self.tokens),
+                positions=self._history.n_tokens,
             ),
         )
 
+    def _open_stream(self, n_restarts: int) -> TokenStream:
+        """A decoder at its prompt, the first or one after an EOS."""
+        options, tokenizer = self._options, self._tokenizer
+        rules = list(options.rules)
+        if options.rut_guard:
+            rules.append(RutGuard(tokenizer.pad_id))
+        if n_restarts:
+            rules.append(EosHold(tokenizer.eos_id))
+        return TokenStream(
+            self._model,
+            SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id),
+            self._n_delay,
+            temperature=options.temperature,
+            top_p=options.top_p,
+            seed=options.seed + n_restarts,
+            rules=rules,
+            n_alternatives=options.top_logprobs or 0,
+        )
+
+    def _drain_resampler(self) -> None:
+        if self._resampler is not None:
+            self._take(self._resampler.flush())
+
     def _take(self, samples: np.ndarray) -> None:
-        self._n_samples += len(samples)
-        self._embedder.feed(samples)
+        """Count audio and pass it on, unless nobody will hear it."""
+        self._n_audio += len(samples)
+        self._n_stream += len(samples)
+        if self._stream.finished:
+            self._warn_unheard()
+        else:
+            self._embedder.feed(samples)
+
+    def _pad(self) -> None:
+        """Put silence into the stream, so that everything before it falls due."""
+        n = right_padding(self._n_stream, self._n_delay, self._audio.samples_per_token)
+        rate = self._audio.sample_rate
+        self._timeline.insert(self._n_stream / rate, n / rate)
+        self._embedder.feed(np.zeros(n, np.float32))
+        self._n_stream += n
+        self._n_flushed = self._n_audio
 
     def _settle(self, token: GeneratedToken) -> list[Event]:
-        self.tokens.append(token.id)
-        events = self._text_event(self._detokenizer.add_token(token.id))
-        confidence = math.exp(token.logprob)
-        return events + self._word_events(self._grouper.add(token.index, token.id, confidence))
-
-    def _finalize(self) -> list[Event]:
-        self._finalized = True
-        events = self._text_event(self._detokenizer.finalize())
-        events += self._word_events(self._grouper.finalize(len(self.tokens)))
-        return events + self._segment_events(self._segmenter.finalize())
-
-    def _text_event(self, text: str) -> list[Event]:
-        if not self._text:
-            text = text.lstrip()  # the tokenizer's space before the first word
-        if not text:
-            return []
-        if self._first_text_s is None:
-            self._first_text_s = time.perf_counter() - self._started_s
-        self._text.append(text)
-        return [TextDelta(text)]
-
-    def _word_events(self, words: list[Word]) -> list[Event]:
+        self._history.add(token)
         events: list[Event] = []
-        for word in words:
-            self._words.append(word)
-            events.append(WordEnd(word))
-            events += self._segment_events(self._segmenter.add(word))
+        if self._options.top_logprobs is not None:
+            events.append(TokenScores(token.index, token.id, token.logprob, token.alternatives))
+        events += self._transcript.add(token)
+        return events + self._settle_flushes(token.index + 1)
+
+    def _settle_flushes(self, n_tokens: int | None) -> list[Event]:
+        """End flushes that ``n_tokens`` settle; ``None`` settles all of them."""
+        events: list[Event] = []
+        while self._flushes and (n_tokens is None or self._flushes[0] <= n_tokens):
+            self._flushes.popleft()
+            self._history.pause()
+            events += [*self._transcript.pause(), Flushed(self._flush_s())]
         return events
 
-    def _segment_events(self, segments: list[Segment]) -> list[Event]:
-        self._segments += segments
-        return [SegmentEnd(segment) for segment in segments]
+    def _warn_unheard(self) -> None:
+        """Say once that the model ended the stream long before the audio did."""
+        heard_s = self._stream.n_tokens * self._audio.token_ms / 1000
+        left_s = self._n_stream / self._audio.sample_rate - heard_s
+        if self.ended and not self._warned and left_s > UNHEARD_WARNING_S:
+            self._warned = True
+            _logger.warning(
+                "the model ended the stream at %.1f s and audio goes on; "
+                "on_eos='restart' transcribes the rest",
+                heard_s,
+            )
