@@ -22,7 +22,8 @@ _PROJECTIONS = (
 )
 
 
-def _layer_names(inside: str, outside: str, norms: tuple[str, str]) -> list[tuple[str, str]]:
+def layer_names(inside: str, outside: str, norms: tuple[str, str]) -> list[tuple[str, str]]:
+    """Pairs of module paths of one layer of Llama's shape; ``norms`` are its outside names."""
     return [
         (f"{inside}.attention_norm", f"{outside}.{norms[0]}"),
         (f"{inside}.ffn_norm", f"{outside}.{norms[1]}"),
@@ -38,7 +39,7 @@ _REALTIME_NAMES = NameMap(
     [
         ("encoder.conv1", "audio_tower.embedder.conv1"),
         ("encoder.conv2", "audio_tower.embedder.conv2"),
-        *_layer_names(
+        *layer_names(
             "encoder.layers.{}",
             "audio_tower.layers.{}",
             ("self_attn_layer_norm", "final_layer_norm"),
@@ -47,7 +48,7 @@ _REALTIME_NAMES = NameMap(
         ("adapter.linear_1", "multi_modal_projector.linear_1"),
         ("adapter.linear_2", "multi_modal_projector.linear_2"),
         ("decoder.embed_tokens", f"{_DECODER}.embed_tokens"),
-        *_layer_names(
+        *layer_names(
             "decoder.layers.{}",
             f"{_DECODER}.layers.{{}}",
             ("input_layernorm", "post_attention_layernorm"),
@@ -65,7 +66,7 @@ _REALTIME_NAMES = NameMap(
 )
 
 
-def rope_theta(args: Section) -> float:
+def rope_theta(args: Section, default: float = 1e6) -> float:
     """The base of the rotary angles in the older and the newer spelling.
 
     Raises:
@@ -73,10 +74,10 @@ def rope_theta(args: Section) -> float:
     """
     args.expect("rope_scaling", None)
     if "rope_parameters" not in args:
-        return args.get("rope_theta", float, 1e6)
+        return args.get("rope_theta", float, default)
     parameters = args.section("rope_parameters")
     parameters.expect("rope_type", "default")
-    return parameters.get("rope_theta", float, 1e6)
+    return parameters.get("rope_theta", float, default)
 
 
 def read_encoder(args: Section) -> EncoderConfig:
@@ -97,18 +98,26 @@ def read_encoder(args: Section) -> EncoderConfig:
     )
 
 
+def decoder_widths(args: Section) -> dict[str, Any]:
+    """Sizes in ``text_config``, as arguments of :class:`DecoderConfig`."""
+    keys = {
+        "dim": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "n_kv_heads": "num_key_value_heads",
+        "head_dim": "head_dim",
+        "hidden_dim": "intermediate_size",
+        "vocab_size": "vocab_size",
+    }
+    return {name: args.get(key, int) for name, key in keys.items()}
+
+
 def read_decoder(args: Section, shapes: Shapes) -> DecoderConfig:
     """Read ``text_config`` of the realtime model."""
     args.expect("hidden_act", "silu")
     args.expect("tie_word_embeddings", True)
     return DecoderConfig(
-        dim=args.get("hidden_size", int),
-        n_layers=args.get("num_hidden_layers", int),
-        n_heads=args.get("num_attention_heads", int),
-        n_kv_heads=args.get("num_key_value_heads", int),
-        head_dim=args.get("head_dim", int),
-        hidden_dim=args.get("intermediate_size", int),
-        vocab_size=args.get("vocab_size", int),
+        **decoder_widths(args),
         sliding_window=args.get("sliding_window", int),
         norm_eps=args.get("rms_norm_eps", float, 1e-5),
         rope_theta=rope_theta(args),

@@ -47,6 +47,10 @@ def _no_heads(config: ModelConfig) -> Mapping[str, int]:
     return {}
 
 
+def _nothing(config: ModelConfig) -> Mapping[str, mx.array]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Layout:
     """Names and arrangement of one model's tensors in one format.
@@ -64,6 +68,8 @@ class Layout:
         unused: Matches tensors that may be there but carry nothing of their own.
         write_config: Gives the keys of ``config.json``, quantisation apart; ``None`` for a layout
             that is only read.
+        derived: Gives tensors, by external name, that the format stores though the network computes
+            them.
     """
 
     name: str
@@ -76,6 +82,7 @@ class Layout:
     aliases: tuple[tuple[re.Pattern[str], str], ...] = ()
     unused: re.Pattern[str] | None = None
     write_config: Callable[[ModelConfig], dict[str, Any]] | None = None
+    derived: Callable[[ModelConfig], Mapping[str, mx.array]] = _nothing
 
     def config_format(self, values: Mapping[str, Any]) -> ConfigFormat | None:
         """The format of a configuration that fits this layout; ``None`` if it does not."""

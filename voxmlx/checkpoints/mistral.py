@@ -27,7 +27,8 @@ ATTENTION = (("q_proj", "wq"), ("k_proj", "wk"), ("v_proj", "wv"), ("o_proj", "w
 FEED_FORWARD = (("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"))
 
 
-def _layer_names(inside: str, outside: str) -> list[tuple[str, str]]:
+def layer_names(inside: str, outside: str) -> list[tuple[str, str]]:
+    """Pairs of module paths of one gated layer."""
     norms = [(f"{inside}.{n}", f"{outside}.{n}") for n in ("attention_norm", "ffn_norm")]
     attention = [(f"{inside}.attention.{a}", f"{outside}.attention.{b}") for a, b in ATTENTION]
     mlp = [(f"{inside}.mlp.{a}", f"{outside}.feed_forward.{b}") for a, b in FEED_FORWARD]
@@ -38,12 +39,12 @@ _REALTIME_NAMES = NameMap(
     [
         ("encoder.conv1", f"{_WHISPER}.conv_layers.0.conv"),
         ("encoder.conv2", f"{_WHISPER}.conv_layers.1.conv"),
-        *_layer_names("encoder.layers.{}", f"{_WHISPER}.transformer.layers.{{}}"),
+        *layer_names("encoder.layers.{}", f"{_WHISPER}.transformer.layers.{{}}"),
         ("encoder.norm", f"{_WHISPER}.transformer.norm"),
         ("adapter.linear_1", f"{_EMBEDDINGS}.audio_language_projection.0"),
         ("adapter.linear_2", f"{_EMBEDDINGS}.audio_language_projection.2"),
         ("decoder.embed_tokens", f"{_EMBEDDINGS}.tok_embeddings"),
-        *_layer_names("decoder.layers.{}", "layers.{}"),
+        *layer_names("decoder.layers.{}", "layers.{}"),
         ("decoder.layers.{}.ada_norm.linear_1", "layers.{}.ada_rms_norm_t_cond.0"),
         ("decoder.layers.{}.ada_norm.linear_2", "layers.{}.ada_rms_norm_t_cond.2"),
         ("decoder.norm", "norm"),
@@ -92,6 +93,12 @@ def read_encoder(args: Section) -> EncoderConfig:
     )
 
 
+def decoder_widths(args: Section) -> dict[str, Any]:
+    """The decoder's sizes, as arguments of :class:`DecoderConfig`."""
+    names = ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size")
+    return {name: args.get(name, int) for name in names}
+
+
 def read_decoder(args: Section, shapes: Shapes) -> DecoderConfig:
     """Read the decoder's keys of the realtime model."""
     for key, value in {
@@ -103,13 +110,7 @@ def read_decoder(args: Section, shapes: Shapes) -> DecoderConfig:
         args.expect(key, value)
     args.ignore("model_parallel", "model_max_length", "max_position_embeddings", "max_seq_len")
     return DecoderConfig(
-        dim=args.get("dim", int),
-        n_layers=args.get("n_layers", int),
-        n_heads=args.get("n_heads", int),
-        n_kv_heads=args.get("n_kv_heads", int),
-        head_dim=args.get("head_dim", int),
-        hidden_dim=args.get("hidden_dim", int),
-        vocab_size=args.get("vocab_size", int),
+        **decoder_widths(args),
         sliding_window=args.get("sliding_window", int),
         norm_eps=args.get("norm_eps", float, 1e-5),
         rope_theta=args.get("rope_theta", float, 1e6),

@@ -11,10 +11,16 @@ from voxmlx.checkpoints.layout import Layout
 from voxmlx.checkpoints.mistral import MISTRAL_REALTIME
 from voxmlx.checkpoints.mlx_audio import MISTRAL_IN_MLX_AUDIO, MLX_AUDIO_REALTIME
 from voxmlx.checkpoints.old_voxmlx import OLD_VOXMLX_REALTIME
+from voxmlx.checkpoints.voxtral_hf import HF_VOXTRAL, MLX_AUDIO_VOXTRAL
+from voxmlx.checkpoints.voxtral_mistral import MISTRAL_VOXTRAL
 from voxmlx.config import ModelConfig
+from voxmlx.models.voxtral import Voxtral
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
-MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {"voxtral_realtime": VoxtralRealtime}
+MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "voxtral_realtime": VoxtralRealtime,
+    "voxtral": Voxtral,
+}
 """Networks by ``model_type``."""
 
 LAYOUTS: tuple[Layout, ...] = (
@@ -23,10 +29,15 @@ LAYOUTS: tuple[Layout, ...] = (
     MLX_AUDIO_REALTIME,
     OLD_VOXMLX_REALTIME,
     HF_REALTIME,
+    MISTRAL_VOXTRAL,
+    HF_VOXTRAL,
 )
 """Layouts that can be read, told apart by the names of their tensors."""
 
-PUBLISHED: dict[str, Layout] = {"voxtral_realtime": MLX_AUDIO_REALTIME}
+PUBLISHED: dict[str, Layout] = {
+    "voxtral_realtime": MLX_AUDIO_REALTIME,
+    "voxtral": MLX_AUDIO_VOXTRAL,
+}
 """The layout that each network is written in."""
 
 

@@ -51,6 +51,17 @@ def single(tensor: LazyTensor) -> TensorGroup:
     return TensorGroup((tensor.spec,), lambda: [tensor.read()])
 
 
+def array_group(name: str, array: mx.array) -> TensorGroup:
+    """A group of one array in memory under its external name."""
+    return TensorGroup((TensorSpec(name, tuple(array.shape), array.dtype),), lambda: [array])
+
+
+def derived_groups(config: ModelConfig) -> list[TensorGroup]:
+    """Tensors that the published layout stores though the network computes them."""
+    derived = published_layout(config).derived(config)
+    return [array_group(name, array) for name, array in derived.items()]
+
+
 def write_checkpoint(
     folder: Path,
     groups: Sequence[TensorGroup],
@@ -194,7 +205,7 @@ def save_model(
     except OSError as error:
         raise output_error(folder, error) from error
     layout = published_layout(config)
-    groups = []
+    groups = derived_groups(config)
     for name, array in parameters(model).items():
         spec = TensorSpec(name, tuple(array.shape), array.dtype)
         tensor = LazyTensor(spec, folder, partial(_same, array))

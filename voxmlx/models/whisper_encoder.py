@@ -115,7 +115,7 @@ class WhisperEncoder(nn.Module):
             raise ValueError(f"a chunk must have {n_frames} mel frames, got {mel.shape[1]}")
         dtype = self.norm.weight.dtype
         x = nn.gelu(self.conv1(mel.astype(dtype)))
-        x = nn.gelu(self.conv2(x)) + self._positions.astype(dtype)
+        x = (nn.gelu(self.conv2(x)) + self._positions).astype(dtype)
         B, T, D = x.shape
         x = x.reshape(B * T, D)
         for layer in self.layers:
