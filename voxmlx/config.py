@@ -117,9 +117,7 @@ class WhisperEncoderConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        _check_positive(
-            self, "dim", "n_layers", "n_heads", "head_dim", "hidden_dim", "n_positions"
-        )
+        _check_positive(self, "dim", "n_layers", "n_heads", "head_dim", "hidden_dim", "n_positions")
 
     @property
     def n_kv_heads(self) -> int:
@@ -160,6 +158,29 @@ class DecoderConfig:
                 f"DecoderConfig.n_heads must be a multiple of n_kv_heads={self.n_kv_heads}, "
                 f"got {self.n_heads}"
             )
+
+
+KV_BITS = (2, 3, 4, 8)
+KV_ROTATIONS = ("none", "planar", "iso", "hadamard")
+
+
+@dataclass(frozen=True)
+class KVCacheConfig:
+    """How keys and values are compressed.
+
+    ``none`` and ``hadamard`` store affine codes, ``planar`` and ``iso`` a norm and codebook codes.
+    """
+
+    bits: int
+    rotation: str = "hadamard"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        if isinstance(self.bits, bool) or self.bits not in KV_BITS:
+            raise ValueError(f"kv_bits must be one of 2, 3, 4, 8, got {self.bits!r}")
+        if self.rotation not in KV_ROTATIONS:
+            names = ", ".join(KV_ROTATIONS)
+            raise ValueError(f"kv_rotation must be one of {names}, got {self.rotation!r}")
 
 
 @dataclass(frozen=True)

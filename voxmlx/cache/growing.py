@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
-from voxmlx.cache.ring import RingIndex, RingKVCache, ring_index, write_slots
+from voxmlx.cache.ring import RingKVCache, ring_index
+from voxmlx.cache.store import KVStore, RingIndex
 
 ROOM = 1024
 """Slots added at a time: little memory unused, and one copy in as many positions."""
@@ -23,24 +24,13 @@ class GrowingKVCache(RingKVCache):
     :meth:`rewind` takes any number of positions back.
 
     Args:
-        n_layers: Layers of the network.
-        n_kv_heads: Key-value heads of a layer.
-        head_dim: Width of a head.
+        store: Holds the slots; emptied here.
         context: Most positions held.
-        dtype: Type of the stored arrays.
         batch_size: Rows.
     """
 
-    def __init__(
-        self,
-        n_layers: int,
-        n_kv_heads: int,
-        head_dim: int,
-        context: int,
-        dtype: mx.Dtype,
-        batch_size: int = 1,
-    ):
-        super().__init__(n_layers, n_kv_heads, head_dim, context, 0, dtype, batch_size)
+    def __init__(self, store: KVStore, context: int, batch_size: int = 1):
+        super().__init__(store, context, 0, batch_size)
 
     def prepare(self, n_new: int) -> RingIndex:
         """Make room for ``n_new`` positions in every row and say where they go.
@@ -56,27 +46,6 @@ class GrowingKVCache(RingKVCache):
         offset = mx.array(self.offsets, dtype=mx.int32)
         contiguous = len(set(self.offsets)) == 1
         return ring_index(offset, n_new, n_read, self.window, contiguous)
-
-    def attend(
-        self,
-        layer: int,
-        queries: mx.array,
-        keys: mx.array,
-        values: mx.array,
-        index: RingIndex,
-        scale: float,
-    ) -> mx.array:
-        """Write one layer's new keys and values, then attend over all; see the base class."""
-        self.keys[layer] = write_slots(self.keys[layer], keys, index)
-        self.values[layer] = write_slots(self.values[layer], values, index)
-        n_read = index.mask.shape[-1]
-        return mx.fast.scaled_dot_product_attention(
-            queries,
-            self.keys[layer][:, :, :n_read],
-            self.values[layer][:, :, :n_read],
-            scale=scale,
-            mask=index.mask,
-        )
 
     def _next_capacity(self, n: int) -> int:
         return min(-(-n // ROOM) * ROOM, self.window)

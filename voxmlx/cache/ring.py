@@ -16,9 +16,10 @@ Letters: B rows, L layers, H key-value heads, T new positions, C capacity, K hea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
+
+from voxmlx.cache.store import KVStore, RingIndex
 
 FIRST_CAPACITY = 256
 """Slots a new cache starts with; it doubles until it holds the window (few, fixed shapes)."""
@@ -27,23 +28,6 @@ REANCHOR_AT = 16384
 """Position at which a row is moved back. The rounding of float32 angles puts an error on the scores
 of normal 128-wide keys that grows with the position: rms 1e-3 here, 6e-3 at 131072, where the
 reference ends; storing keys in bfloat16 costs 4e-2 anywhere (``benchmarks/rope_error.py``)."""
-
-
-@dataclass(frozen=True)
-class RingIndex:
-    """Where one step writes and what it may see; shared by all layers of a step.
-
-    Attributes:
-        offset: Position of each row's first new entry, ``(B,)`` int32.
-        slots: Slot of each new position, ``(B, T)`` int32.
-        mask: True where a query may attend, ``(B, 1, T, C)``.
-        contiguous: Whether all rows write the same, unbroken run of slots.
-    """
-
-    offset: mx.array
-    slots: mx.array
-    mask: mx.array
-    contiguous: bool
 
 
 def ring_index(
@@ -64,12 +48,9 @@ class RingKVCache:
     """Keys and values of all layers of one network, for one or more rows.
 
     Args:
-        n_layers: Layers of the network.
-        n_kv_heads: Key-value heads of a layer.
-        head_dim: Width of a head.
+        store: Holds the slots; emptied here.
         window: Keys a query may see, its own included.
         max_step: Most positions written by one step.
-        dtype: Type of the stored arrays.
         batch_size: Rows.
         rope_theta: Base of the keys' rotary angles (neighbouring channels are pairs).
         reanchor_at: Position at which a row is moved back; at least two laps.
@@ -77,32 +58,27 @@ class RingKVCache:
 
     def __init__(
         self,
-        n_layers: int,
-        n_kv_heads: int,
-        head_dim: int,
+        store: KVStore,
         window: int,
         max_step: int,
-        dtype: mx.Dtype,
         batch_size: int = 1,
         rope_theta: float = 1e6,
         reanchor_at: int = REANCHOR_AT,
     ):
+        self.store = store
         self.window = window
         self.max_step = max_step
         self.full_capacity = window + max_step
         self.rope_theta = rope_theta
         self.reanchor_at = max(reanchor_at, 2 * self.full_capacity)
         self.offsets = [0] * batch_size
-        self._shape = (n_kv_heads, head_dim)
-        self._dtype = dtype
         self.capacity = min(FIRST_CAPACITY, self.full_capacity)
-        self.keys = [self._zeros(batch_size, self.capacity) for _ in range(n_layers)]
-        self.values = [self._zeros(batch_size, self.capacity) for _ in range(n_layers)]
+        store.allocate(batch_size, self.capacity)
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by keys and values."""
-        return sum(x.nbytes for x in self.keys) + sum(x.nbytes for x in self.values)
+        """Bytes held for keys and values."""
+        return self.store.nbytes
 
     def prepare(self, n_new: int) -> RingIndex:
         """Make room for ``n_new`` positions in every row and say where they go.
@@ -142,11 +118,7 @@ class RingKVCache:
         Returns:
             ``(B, Hq, T, K)``.
         """
-        self.keys[layer] = write_slots(self.keys[layer], keys, index)
-        self.values[layer] = write_slots(self.values[layer], values, index)
-        return mx.fast.scaled_dot_product_attention(
-            queries, self.keys[layer], self.values[layer], scale=scale, mask=index.mask
-        )
+        return self.store.attend(layer, queries, keys, values, index, scale)
 
     def advance(self, n: int | Sequence[int]) -> None:
         """Count the last written positions that stay: ``n`` in every row, or a number a row.
@@ -170,10 +142,7 @@ class RingKVCache:
         Buffers are copied once; use it when the number of rows changes, not in a step.
         """
         self.offsets = [0 if row is None else self.offsets[row] for row in rows]
-        index = mx.array([0 if row is None else row for row in rows], dtype=mx.int32)
-        for buffers in (self.keys, self.values):
-            for i, buffer in enumerate(buffers):
-                buffers[i] = mx.take(buffer, index, axis=0)
+        self.store.take_rows([0 if row is None else row for row in rows])
 
     def reanchor(self) -> None:
         """Move every row back by as many whole laps as leave it one full lap."""
@@ -181,18 +150,10 @@ class RingKVCache:
         if self.capacity < self.full_capacity or not any(laps):
             return
         shift = mx.array([-n * self.capacity for n in laps], dtype=mx.int32)
-        for layer in range(len(self.keys)):
-            self._rotate_keys(layer, shift)
+        for layer in range(self.store.n_layers):
+            self.store.rotate_keys(layer, shift, self.rope_theta)
+            mx.eval(self.store.buffers)  # layer by layer, to hold one copy
         self.offsets = [o - n * self.capacity for o, n in zip(self.offsets, laps, strict=True)]
-
-    def _rotate_keys(self, layer: int, shift: mx.array) -> None:
-        """Turn one layer's keys by ``shift`` positions, ``(B,)``; evaluated, to hold one copy."""
-        self.keys[layer] = rotate(self.keys[layer], shift, self.rope_theta)
-        mx.eval(self.keys[layer])
-
-    def _zeros(self, batch_size: int, n: int) -> mx.array:
-        n_heads, head_dim = self._shape
-        return mx.zeros((batch_size, n_heads, n, head_dim), self._dtype)
 
     def _next_capacity(self, n: int) -> int:
         """Slots to hold ``n`` positions: doubled until they do or the ring is complete."""
@@ -206,25 +167,5 @@ class RingKVCache:
         capacity = self._next_capacity(n)
         if capacity <= self.capacity:
             return
-        for buffers in (self.keys, self.values):
-            for i, buffer in enumerate(buffers):
-                more = self._zeros(buffer.shape[0], capacity - self.capacity)
-                buffers[i] = mx.concatenate([buffer, more], axis=2)
+        self.store.grow(capacity - self.capacity)
         self.capacity = capacity
-
-
-def rotate(keys: mx.array, shift: mx.array, rope_theta: float) -> mx.array:
-    """Turn rotary ``keys``, ``(B, H, C, K)``, by ``shift`` positions, ``(B,)``; all slots alike."""
-    B, _, _, K = keys.shape
-    # One position for each "head": the same function, so the same frequencies, as the keys had.
-    slots = keys.reshape(B, -1, 1, K)
-    turned = mx.fast.rope(slots, K, traditional=True, base=rope_theta, scale=1.0, offset=shift)
-    return turned.reshape(keys.shape)
-
-
-def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
-    """Put ``new``, ``(B, H, T, K)``, into its slots of ``buffer``, ``(B, H, C, K)``."""
-    new = new.astype(buffer.dtype)
-    if index.contiguous:
-        return mx.slice_update(buffer, new, index.slots[0, 0], axes=[2])
-    return mx.put_along_axis(buffer, index.slots[:, None, :, None], new, axis=2)

@@ -12,8 +12,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from voxmlx.cache.growing import GrowingKVCache
-from voxmlx.cache.ring import RingIndex, RingKVCache
-from voxmlx.config import DecoderConfig
+from voxmlx.cache.quantized import make_store
+from voxmlx.cache.ring import RingKVCache
+from voxmlx.cache.store import RingIndex
+from voxmlx.config import DecoderConfig, KVCacheConfig
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
@@ -92,7 +94,11 @@ class Decoder(nn.Module):
         return self.norm.weight.dtype
 
     def make_cache(
-        self, max_step: int, batch_size: int = 1, window: int | None = None
+        self,
+        max_step: int,
+        batch_size: int = 1,
+        window: int | None = None,
+        kv: KVCacheConfig | None = None,
     ) -> RingKVCache:
         """A fresh cache for steps of at most ``max_step`` positions.
 
@@ -100,24 +106,15 @@ class Decoder(nn.Module):
             max_step: Most positions of one step.
             batch_size: Rows.
             window: Keys to keep where the model has no window of its own.
+            kv: How keys and values are compressed; ``None`` keeps them as they are.
         """
         c = self.config
+        store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, self.dtype, kv)
         if c.sliding_window is None:
             if window is None:
                 raise ValueError("window is needed: this decoder has no sliding window")
-            return GrowingKVCache(
-                c.n_layers, c.n_kv_heads, c.head_dim, window, self.dtype, batch_size
-            )
-        return RingKVCache(
-            c.n_layers,
-            c.n_kv_heads,
-            c.head_dim,
-            c.sliding_window,
-            max_step,
-            self.dtype,
-            batch_size,
-            c.rope_theta,
-        )
+            return GrowingKVCache(store, window, batch_size)
+        return RingKVCache(store, c.sliding_window, max_step, batch_size, c.rope_theta)
 
     def conditioning(self, n_delay: int) -> mx.array | None:
         """Feed-forward scales of every layer for a delay in tokens, ``(layers, D)``.

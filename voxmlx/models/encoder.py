@@ -11,8 +11,10 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
-from voxmlx.cache.ring import RingIndex, RingKVCache
-from voxmlx.config import EncoderConfig
+from voxmlx.cache.quantized import make_store
+from voxmlx.cache.ring import RingKVCache
+from voxmlx.cache.store import RingIndex
+from voxmlx.config import EncoderConfig, KVCacheConfig
 from voxmlx.models.layers import Attention, CausalConv1d, SwiGLU
 
 
@@ -64,19 +66,20 @@ class CausalEncoder(nn.Module):
         self.layers = [EncoderLayer(config) for _ in range(config.n_layers)]
         self.norm = nn.RMSNorm(config.dim, config.norm_eps)
 
-    def make_state(self, max_step: int, batch_size: int = 1) -> EncoderState:
-        """A fresh stream that takes at most ``max_step`` audio frames (20 ms) a call."""
+    def make_state(
+        self, max_step: int, batch_size: int = 1, kv: KVCacheConfig | None = None
+    ) -> EncoderState:
+        """A fresh stream.
+
+        Args:
+            max_step: Most audio frames (20 ms) of one call.
+            batch_size: Rows.
+            kv: How keys and values are compressed; ``None`` keeps them as they are.
+        """
         c = self.config
-        cache = RingKVCache(
-            c.n_layers,
-            c.n_kv_heads,
-            c.head_dim,
-            c.sliding_window,
-            max_step,
-            self.norm.weight.dtype,
-            batch_size,
-            c.rope_theta,
-        )
+        dtype = self.norm.weight.dtype
+        store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, dtype, kv)
+        cache = RingKVCache(store, c.sliding_window, max_step, batch_size, c.rope_theta)
         return EncoderState(cache)
 
     def __call__(self, mel: mx.array) -> mx.array:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from voxmlx.cache.ring import RingIndex, RingKVCache
+from voxmlx.cache.ring import RingKVCache
+from voxmlx.cache.store import RingIndex
 
 
 class CausalConv1d(nn.Conv1d):

@@ -1,0 +1,195 @@
+"""Codes for vectors of a cache: encode once, then score and mix without a full-precision copy.
+
+Two families. Affine codes are MLX's own packing, so its quantised products read them directly.
+Codebook codes follow RotorQuant's IsoQuant cache: the vector's norm beside Lloyd-Max codes of its
+direction; they are looked up one tile of slots at a time.
+
+Letters: B rows, H key-value heads, R queries of a head, T new positions, C slots, K head width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.quantization.codebook import lloyd_max, midpoints
+
+Parts = dict[str, mx.array]
+"""Arrays that stand for vectors, each ``(B, H, n, width)``."""
+
+TILE = 512
+"""Slots decoded at a time by a codebook: its working copy stays this long."""
+
+
+class VectorCodec(Protocol):
+    """A way of storing vectors of width K."""
+
+    def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
+        """Name, width and type of the arrays of one slot."""
+        ...
+
+    def encode(self, x: mx.array) -> Parts:
+        """Store vectors, ``(B, H, T, K)``."""
+        ...
+
+    def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
+        """The vectors that codes stand for, ``(B, H, C, K)``."""
+        ...
+
+    def scores(self, queries: mx.array, stored: Parts) -> mx.array:
+        """Inner products, ``(B, H, R, K)`` with ``(B, H, C, K)``: ``(B, H, R, C)``."""
+        ...
+
+    def mix(self, weights: mx.array, stored: Parts) -> mx.array:
+        """Weighted sums, ``(B, H, R, C)`` over ``(B, H, C, K)``: ``(B, H, R, K)``."""
+        ...
+
+
+class AffineCodec:
+    """MLX's affine groups along a head.
+
+    Args:
+        dim: Width K of a vector.
+        bits: 2, 3, 4 or 8.
+
+    Raises:
+        ValueError: If no group size divides ``dim``.
+    """
+
+    def __init__(self, dim: int, bits: int):
+        sizes = [size for size in (64, 32) if dim % size == 0]
+        if not sizes:
+            raise ValueError(f"kv_bits needs a head width that is a multiple of 32, got {dim}")
+        self.dim, self.bits, self.group_size = dim, bits, sizes[0]
+
+    def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
+        """Name, width and type of the arrays of one slot."""
+        groups = self.dim // self.group_size
+        codes = (self.dim * self.bits // 32, mx.uint32)
+        return {"codes": codes, "scales": (groups, dtype), "biases": (groups, dtype)}
+
+    def encode(self, x: mx.array) -> Parts:
+        """Store vectors, ``(B, H, T, K)``."""
+        arrays = mx.quantize(x, group_size=self.group_size, bits=self.bits)
+        return dict(zip(("codes", "scales", "biases"), arrays, strict=True))
+
+    def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
+        """The vectors that codes stand for, ``(B, H, C, K)``."""
+        x = mx.dequantize(*_ordered(stored), group_size=self.group_size, bits=self.bits)
+        return x.astype(dtype)
+
+    def scores(self, queries: mx.array, stored: Parts) -> mx.array:
+        """Inner products, ``(B, H, R, C)``."""
+        return self._product(queries, stored, transpose=True)
+
+    def mix(self, weights: mx.array, stored: Parts) -> mx.array:
+        """Weighted sums, ``(B, H, R, K)``."""
+        return self._product(weights, stored, transpose=False)
+
+    def _product(self, x: mx.array, stored: Parts, transpose: bool) -> mx.array:
+        return mx.quantized_matmul(
+            x,
+            *_ordered(stored),
+            transpose=transpose,
+            group_size=self.group_size,
+            bits=self.bits,
+        )
+
+
+class CodebookCodec:
+    """A norm, and Lloyd-Max codes of the direction's components.
+
+    Components of a random direction in K dimensions are close to normal with variance ``1/K``, for
+    which the table is made.
+
+    Args:
+        dim: Width K of a vector, a multiple of 8.
+        bits: 2, 3, 4 or 8.
+
+    Raises:
+        ValueError: If ``dim`` is not a multiple of 8.
+    """
+
+    def __init__(self, dim: int, bits: int):
+        if dim % 8:
+            raise ValueError(f"kv_bits needs a head width that is a multiple of 8, got {dim}")
+        self.dim, self.bits = dim, bits
+        table = lloyd_max(bits) / np.sqrt(dim)
+        self._table = mx.array(table.astype(np.float32))
+        self._bounds = mx.array(midpoints(table).astype(np.float32))
+
+    def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
+        """Name, width and type of the arrays of one slot."""
+        return {"codes": (self.dim * self.bits // 8, mx.uint8), "norms": (1, mx.float16)}
+
+    def encode(self, x: mx.array) -> Parts:
+        """Store vectors, ``(B, H, T, K)``."""
+        x = x.astype(mx.float32)
+        norms = mx.linalg.norm(x, axis=-1, keepdims=True)
+        codes = _bisect(self._bounds, x / mx.maximum(norms, 1e-8), self.bits)
+        return {"codes": _pack(codes, self.bits), "norms": norms.astype(mx.float16)}
+
+    def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
+        """The vectors that codes stand for, ``(B, H, C, K)``."""
+        units = self._table[_unpack(stored["codes"], self.bits)]
+        return (units * stored["norms"].astype(mx.float32)).astype(dtype)
+
+    def scores(self, queries: mx.array, stored: Parts) -> mx.array:
+        """Inner products, ``(B, H, R, C)``."""
+        tiles = [
+            queries @ self.decode(tile, queries.dtype).swapaxes(-1, -2) for tile in _tiles(stored)
+        ]
+        return mx.concatenate(tiles, axis=-1)
+
+    def mix(self, weights: mx.array, stored: Parts) -> mx.array:
+        """Weighted sums, ``(B, H, R, K)``."""
+        out, start = None, 0
+        for tile in _tiles(stored):
+            n = tile["codes"].shape[2]
+            part = weights[..., start : start + n] @ self.decode(tile, weights.dtype)
+            out = part if out is None else out + part
+            start += n
+        if out is None:
+            raise ValueError("there are no slots to mix")
+        return out
+
+
+def _ordered(stored: Parts) -> tuple[mx.array, mx.array, mx.array]:
+    return stored["codes"], stored["scales"], stored["biases"]
+
+
+def _tiles(stored: Parts) -> list[Parts]:
+    n_slots = stored["codes"].shape[2]
+    starts = range(0, n_slots, TILE)
+    return [{k: x[:, :, s : s + TILE] for k, x in stored.items()} for s in starts]
+
+
+def _bisect(bounds: mx.array, x: mx.array, bits: int) -> mx.array:
+    """Number of ascending ``bounds`` below each value: its code, uint32."""
+    code = mx.zeros(x.shape, mx.uint32)
+    for bit in reversed(range(bits)):
+        trial = code + (1 << bit)
+        code = mx.where(x > bounds[trial - 1], trial, code)
+    return code
+
+
+def _pack(codes: mx.array, bits: int) -> mx.array:
+    """Eight codes in ``bits`` bytes, lowest bits first: ``(..., K)`` to ``(..., K * bits / 8)``."""
+    if bits == 8:
+        return codes.astype(mx.uint8)
+    groups = codes.reshape(*codes.shape[:-1], -1, 8)
+    words = (groups << (bits * mx.arange(8, dtype=mx.uint32))).sum(axis=-1, keepdims=True)
+    packed = words.astype(mx.uint32) >> (8 * mx.arange(bits, dtype=mx.uint32))
+    return (packed & 255).astype(mx.uint8).reshape(*codes.shape[:-1], -1)
+
+
+def _unpack(packed: mx.array, bits: int) -> mx.array:
+    """Take codes apart again, ``(..., K * bits / 8)`` to ``(..., K)``."""
+    if bits == 8:
+        return packed
+    groups = packed.reshape(*packed.shape[:-1], -1, bits).astype(mx.uint32)
+    words = (groups << (8 * mx.arange(bits, dtype=mx.uint32))).sum(axis=-1, keepdims=True)
+    codes = words.astype(mx.uint32) >> (bits * mx.arange(8, dtype=mx.uint32))
+    return (codes & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)

@@ -1,0 +1,103 @@
+"""The compressed store: rotated, coded keys and values.
+
+Queries are turned by the keys' rotation, so scores are those of the stored basis; the sum over
+values is turned back once. Nothing is ever kept in full precision.
+
+Sources: RotorQuant's IsoQuant cache for ``planar`` and ``iso`` (codebook and norm); MLX's affine
+codes, plain or after a Hadamard rotation, for ``none`` and ``hadamard``.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec
+from voxmlx.cache.store import KVStore, RingIndex, rotate
+from voxmlx.config import KVCacheConfig
+from voxmlx.quantization.rotation import rotation_matrix
+
+
+class QuantizedKVStore(KVStore):
+    """Keys and values of all layers in few bits.
+
+    Args:
+        n_layers: Layers of the network.
+        n_kv_heads: Key-value heads of a layer.
+        head_dim: Width of a head.
+        dtype: Type of the activations.
+        kv: Bits and rotation.
+
+    Raises:
+        ValueError: If the head width does not fit the rotation or the codes.
+    """
+
+    def __init__(
+        self, n_layers: int, n_kv_heads: int, head_dim: int, dtype: mx.Dtype, kv: KVCacheConfig
+    ):
+        super().__init__(n_layers, n_kv_heads, head_dim, dtype)
+        matrix = rotation_matrix(kv.rotation, head_dim)
+        self._rotation = None
+        if matrix is not None:
+            self._rotation = mx.array(matrix.astype(np.float32)).astype(dtype)
+        codebook = kv.rotation in ("planar", "iso")
+        self._codec: VectorCodec = (CodebookCodec if codebook else AffineCodec)(head_dim, kv.bits)
+
+    def parts(self) -> dict[str, tuple[int, mx.Dtype]]:
+        """Name, width and type of each array that one layer's slots consist of."""
+        one = self._codec.parts(self.dtype)
+        return {f"{side}.{name}": part for side in ("keys", "values") for name, part in one.items()}
+
+    def attend(
+        self,
+        layer: int,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        index: RingIndex,
+        scale: float,
+    ) -> mx.array:
+        """Write one layer's new keys and values, then attend over the slots to read."""
+        self._store("keys", layer, keys, index)
+        self._store("values", layer, values, index)
+        B, n_queries, T, K = queries.shape
+        H = self.n_kv_heads
+        q = (self._turn(queries) * scale).reshape(B, H, n_queries // H * T, K)
+        scores = self._codec.scores(q, self._stored("keys", layer, index))
+        n_read = scores.shape[-1]
+        scores = scores.reshape(B, H, n_queries // H, T, n_read)
+        scores = mx.where(index.mask[:, None], scores, mx.array(-mx.inf, scores.dtype))
+        weights = mx.softmax(scores, axis=-1, precise=True).reshape(B, H, -1, n_read)
+        out = self._codec.mix(weights, self._stored("values", layer, index))
+        return self._turn_back(out.reshape(B, n_queries, T, K))
+
+    def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
+        """Turn one layer's keys by ``shift`` positions, ``(B,)``: decoded, turned, coded again."""
+        names = self._codec.parts(self.dtype)
+        stored = {name: self.buffers[f"keys.{name}"][layer] for name in names}
+        keys = self._turn_back(self._codec.decode(stored, self.dtype))
+        for name, x in self._codec.encode(self._turn(rotate(keys, shift, rope_theta))).items():
+            self.buffers[f"keys.{name}"][layer] = x
+
+    def _store(self, side: str, layer: int, x: mx.array, index: RingIndex) -> None:
+        for name, part in self._codec.encode(self._turn(x.astype(self.dtype))).items():
+            self.write(f"{side}.{name}", layer, part, index)
+
+    def _stored(self, side: str, layer: int, index: RingIndex) -> Parts:
+        names = self._codec.parts(self.dtype)
+        return {name: self.read(f"{side}.{name}", layer, index) for name in names}
+
+    def _turn(self, x: mx.array) -> mx.array:
+        return x if self._rotation is None else x @ self._rotation.T
+
+    def _turn_back(self, x: mx.array) -> mx.array:
+        return x if self._rotation is None else x @ self._rotation
+
+
+def make_store(
+    n_layers: int, n_kv_heads: int, head_dim: int, dtype: mx.Dtype, kv: KVCacheConfig | None
+) -> KVStore:
+    """The store for a setting; ``None`` keeps keys and values as they are."""
+    if kv is None:
+        return KVStore(n_layers, n_kv_heads, head_dim, dtype)
+    return QuantizedKVStore(n_layers, n_kv_heads, head_dim, dtype, kv)

@@ -1,0 +1,147 @@
+"""How a cache holds keys and values, and attends to them: plainly, in the model's own type.
+
+Where a position goes is the business of :mod:`voxmlx.cache.ring`; a store only writes slots and
+reads them. :mod:`voxmlx.cache.quantized` holds the compressed store.
+
+Letters: B rows, H key-value heads, T new positions, C slots, K head width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+
+@dataclass(frozen=True)
+class RingIndex:
+    """Where one step writes and what it may see; shared by all layers of a step.
+
+    Attributes:
+        offset: Position of each row's first new entry, ``(B,)`` int32.
+        slots: Slot of each new position, ``(B, T)`` int32.
+        mask: True where a query may attend, ``(B, 1, T, C)``; C is the number of slots to read.
+        contiguous: Whether all rows write the same, unbroken run of slots.
+    """
+
+    offset: mx.array
+    slots: mx.array
+    mask: mx.array
+    contiguous: bool
+
+
+class KVStore:
+    """Keys and values of all layers as they are.
+
+    Args:
+        n_layers: Layers of the network.
+        n_kv_heads: Key-value heads of a layer.
+        head_dim: Width of a head.
+        dtype: Type of the activations.
+    """
+
+    def __init__(self, n_layers: int, n_kv_heads: int, head_dim: int, dtype: mx.Dtype):
+        self.n_layers = n_layers
+        self.n_kv_heads = n_kv_heads
+        self.head_dim = head_dim
+        self.dtype = dtype
+        self.buffers: dict[str, list[mx.array]] = {}
+
+    def parts(self) -> dict[str, tuple[int, mx.Dtype]]:
+        """Name, width and type of each array that one layer's slots consist of."""
+        return {"keys": (self.head_dim, self.dtype), "values": (self.head_dim, self.dtype)}
+
+    def allocate(self, batch_size: int, capacity: int) -> None:
+        """Start over with empty slots."""
+        self.buffers = {
+            name: [
+                mx.zeros((batch_size, self.n_kv_heads, capacity, width), dtype)
+                for _ in range(self.n_layers)
+            ]
+            for name, (width, dtype) in self.parts().items()
+        }
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(x.nbytes for layers in self.buffers.values() for x in layers)
+
+    def grow(self, n_more: int) -> None:
+        """Add empty slots at the end."""
+        for layers in self.buffers.values():
+            for i, x in enumerate(layers):
+                B, H, _, width = x.shape
+                more = mx.zeros((B, H, n_more, width), x.dtype)
+                layers[i] = mx.concatenate([x, more], axis=2)
+
+    def take_rows(self, rows: Sequence[int]) -> None:
+        """Keep and order rows: the new row ``i`` is the old row ``rows[i]``."""
+        index = mx.array(rows, dtype=mx.int32)
+        for layers in self.buffers.values():
+            for i, x in enumerate(layers):
+                layers[i] = mx.take(x, index, axis=0)
+
+    def attend(
+        self,
+        layer: int,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        index: RingIndex,
+        scale: float,
+    ) -> mx.array:
+        """Write one layer's new keys and values, then attend over the slots to read.
+
+        Args:
+            layer: Index of the layer.
+            queries: ``(B, Hq, T, K)``, ``Hq`` a multiple of H.
+            keys: ``(B, H, T, K)``.
+            values: ``(B, H, T, K)``.
+            index: Slots and mask of the step.
+            scale: Factor on the scores.
+
+        Returns:
+            ``(B, Hq, T, K)``.
+        """
+        self.write("keys", layer, keys, index)
+        self.write("values", layer, values, index)
+        return mx.fast.scaled_dot_product_attention(
+            queries,
+            self.read("keys", layer, index),
+            self.read("values", layer, index),
+            scale=scale,
+            mask=index.mask,
+        )
+
+    def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
+        """Turn one layer's keys by ``shift`` positions, ``(B,)``."""
+        keys = self.buffers["keys"]
+        keys[layer] = rotate(keys[layer], shift, rope_theta)
+
+    def write(self, name: str, layer: int, new: mx.array, index: RingIndex) -> None:
+        """Put ``new``, ``(B, H, T, width)``, into its slots."""
+        layers = self.buffers[name]
+        layers[layer] = write_slots(layers[layer], new, index)
+
+    def read(self, name: str, layer: int, index: RingIndex) -> mx.array:
+        """The slots that a step reads, ``(B, H, C, width)``."""
+        x, n_read = self.buffers[name][layer], index.mask.shape[-1]
+        return x if x.shape[2] == n_read else x[:, :, :n_read]
+
+
+def rotate(keys: mx.array, shift: mx.array, rope_theta: float) -> mx.array:
+    """Turn rotary ``keys``, ``(B, H, C, K)``, by ``shift`` positions, ``(B,)``; all slots alike."""
+    B, _, _, K = keys.shape
+    # One position for each "head": the same function, so the same frequencies, as the keys had.
+    slots = keys.reshape(B, -1, 1, K)
+    turned = mx.fast.rope(slots, K, traditional=True, base=rope_theta, scale=1.0, offset=shift)
+    return turned.reshape(keys.shape)
+
+
+def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
+    """Put ``new``, ``(B, H, T, width)``, into its slots of ``buffer``, ``(B, H, C, width)``."""
+    new = new.astype(buffer.dtype)
+    if index.contiguous:
+        return mx.slice_update(buffer, new, index.slots[0, 0], axes=[2])
+    return mx.put_along_axis(buffer, index.slots[:, None, :, None], new, axis=2)
