@@ -1,0 +1,1 @@
+"""Transcription over HTTP and WebSocket. All async code of the package is here; it calls no MLX."""
