@@ -8,11 +8,13 @@ from typing import Any, BinaryIO, Literal, overload
 
 import mlx.core as mx
 
-from voxmlx.audio.decode import open_audio
+from voxmlx.audio.decode import AudioReader, open_audio
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import ModelConfig
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.streaming.endless import OnEos
+from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.tokenizer import Tokenizer
 from voxmlx.types import Event, TextDelta, Transcription
@@ -42,21 +44,35 @@ class Pipeline:
         return self.model.config
 
     def stream(
-        self,
-        *,
-        transcription_delay_ms: int | None = None,
-        temperature: float = 0.0,
-        top_p: float = 1.0,
-        seed: int = 0,
+        self, *, transcription_delay_ms: int | None = None, **options: Any
     ) -> StreamingSession:
-        """Open a live session; see :class:`StreamingSession`."""
+        """Open a live session.
+
+        Args:
+            transcription_delay_ms: See :meth:`generate`.
+            options: Fields of :class:`voxmlx.streaming.options.StreamOptions`.
+        """
         return StreamingSession(
             self.model,
             self.tokenizer,
             transcription_delay_ms=transcription_delay_ms,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
+            options=StreamOptions(**options),
+        )
+
+    def file_session(
+        self, *, transcription_delay_ms: int | None = None, **options: Any
+    ) -> StreamingSession:
+        """Open a session for :func:`transcribe_events`, which takes long pieces at once.
+
+        Where ``options`` do not say otherwise it does what the reference does with files: it stops
+        where the model does, and no rule changes the logits.
+        """
+        return StreamingSession(
+            self.model,
+            self.tokenizer,
+            transcription_delay_ms=transcription_delay_ms,
+            options=StreamOptions(**{"on_eos": "stop", "rut_guard": False, **options}),
+            encode_rows=FILE_ROWS,
         )
 
     @overload
@@ -78,6 +94,8 @@ class Pipeline:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        on_eos: OnEos = "stop",
+        rut_guard: bool = False,
         stream: bool = False,
     ) -> Transcription | Iterator[str]:
         """Transcribe a recording.
@@ -91,6 +109,9 @@ class Pipeline:
             temperature: 0 takes the likeliest token.
             top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
             seed: Seed of the draws.
+            on_eos: What to do where the model ends the stream although audio goes on: ``"stop"``,
+                as the reference does, or ``"restart"``, which loses nothing.
+            rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
             stream: Return an iterator over new text instead of the whole result.
 
         Returns:
@@ -100,14 +121,13 @@ class Pipeline:
             AudioError: If the recording cannot be read.
             ValueError: If the model was not trained for the delay.
         """
-        session = StreamingSession(
-            self.model,
-            self.tokenizer,
+        session = self.file_session(
             transcription_delay_ms=transcription_delay_ms,
             temperature=temperature,
             top_p=top_p,
             seed=seed,
-            encode_rows=FILE_ROWS,
+            on_eos=on_eos,
+            rut_guard=rut_guard,
         )
         events = transcribe_events(session, audio, sample_rate)
         if stream:
@@ -118,10 +138,10 @@ class Pipeline:
 
 
 def transcribe_events(
-    session: StreamingSession, audio: AudioSource, sample_rate: int | None = None
+    session: StreamingSession, audio: AudioSource | AudioReader, sample_rate: int | None = None
 ) -> Iterator[Event]:
     """Run a session over a whole recording; the session's result is complete at the end."""
-    with open_audio(audio, sample_rate) as reader:
+    with audio if isinstance(audio, AudioReader) else open_audio(audio, sample_rate) as reader:
         for samples in reader:
             session.feed(samples)
             while session.pending:
@@ -153,8 +173,8 @@ def load(
     folder = resolve(path_or_repo, revision)
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
-    model, tokenizer_path = load_model(folder, dtype)
-    return Pipeline(model, Tokenizer.from_file(tokenizer_path))
+    loaded = load_model(folder, dtype)
+    return Pipeline(loaded.model, Tokenizer.from_file(loaded.tokenizer_path))
 
 
 def _dtype(name: str) -> mx.Dtype:

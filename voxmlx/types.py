@@ -90,4 +90,24 @@ class SegmentEnd:
     segment: Segment
 
 
-Event = TextDelta | WordEnd | SegmentEnd
+@dataclass(frozen=True)
+class TokenScores:
+    """One decoded position, where log-probabilities were asked for.
+
+    ``alternatives`` holds the likeliest ids with their log-probabilities, best first.
+    """
+
+    index: int
+    token_id: int
+    logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Flushed:
+    """Everything that was said before a flush has been returned; ``end_s`` is its time."""
+
+    end_s: float
+
+
+Event = TextDelta | WordEnd | SegmentEnd | TokenScores | Flushed

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
@@ -141,13 +142,13 @@ class BatchDecoder:
         work = self._plan(max_tokens)
         if not work:
             return {}
-        ids, logprobs = self._choose(self._score(work), work)
+        ids, logprobs, alternatives = self._choose(self._score(work), work)
         counts = [0] * len(self._slots)
         result = {}
         for w in work:
             n = len(w.tokens) - w.first
             result[w.key], counts[w.slot] = w.row.settle(
-                w.tokens, ids[w.slot][:n], logprobs[w.slot][:n]
+                w.tokens, ids[w.slot][:n], logprobs[w.slot][:n], alternatives[w.slot][:n]
             )
         self._cache.advance(counts)
         self.n_passes += 1
@@ -189,8 +190,8 @@ class BatchDecoder:
 
     def _choose(
         self, logits: mx.array, work: Sequence[_Work]
-    ) -> tuple[list[list[int]], list[list[float]]]:
-        """Ids and log-probabilities for every row and scored position."""
+    ) -> tuple[list[list[int]], list[list[float]], list[list[list[tuple[int, float]]]]]:
+        """Ids, log-probabilities and likeliest ids for every row and scored position."""
         logits = logits.astype(mx.float32)
         drawn: dict[int, mx.array] = {}
         for w in work:
@@ -203,9 +204,16 @@ class BatchDecoder:
         for slot, token in drawn.items():
             ids[slot, :1] = token
         chosen = mx.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
-        logprobs = chosen - mx.logsumexp(logits, axis=-1)
-        mx.eval(ids, logprobs)
-        return ids.tolist(), logprobs.tolist()
+        total = mx.logsumexp(logits, axis=-1)
+        logprobs = chosen - total
+        n = max(w.row.options.n_alternatives for w in work)
+        likeliest, scores = _likeliest(logits - total[..., None], n)
+        mx.eval(ids, logprobs, likeliest, scores)
+        alternatives = [
+            [list(zip(*place, strict=True)) for place in zip(*row, strict=True)]
+            for row in zip(_nested(likeliest), _nested(scores), strict=True)
+        ]
+        return _nested(ids), _nested(logprobs), alternatives
 
     def _decode_state(self) -> DecodeState:
         if self._state is None:
@@ -223,6 +231,23 @@ class BatchDecoder:
         self._cache.take_rows(slots)
         self._slots = [None if slot is None else self._slots[slot] for slot in slots]
         self._state = None
+
+
+def _nested(x: mx.array) -> Any:
+    """Nested lists of numbers; how deep they are is known to the caller only."""
+    return x.tolist()
+
+
+def _likeliest(logprobs: mx.array, n: int) -> tuple[mx.array, mx.array]:
+    """The ``n`` likeliest ids and their values, ``(B, N, V) -> (B, N, n)`` twice, best first."""
+    n = min(n, logprobs.shape[-1])
+    if n == 0:
+        empty = mx.zeros((*logprobs.shape[:-1], 0))
+        return empty.astype(mx.int32), empty
+    ids = mx.argpartition(-logprobs, n - 1, axis=-1)[..., :n]
+    values = mx.take_along_axis(logprobs, ids, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(values, order, axis=-1)
 
 
 def _add_biases(logits: mx.array, slot: int, biases: list[dict[int, float]]) -> mx.array:

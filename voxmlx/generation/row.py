@@ -34,11 +34,13 @@ class GeneratedToken:
         index: 0-based count of outputs; its audio ends ``(index + 1 + delay)`` positions in.
         id: The token.
         logprob: Natural logarithm of its probability.
+        alternatives: The likeliest ids with their log-probabilities, best first, where asked for.
     """
 
     index: int
     id: int
     logprob: float
+    alternatives: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class RowOptions:
         seed: Seed of the draws where ``temperature`` is above 0.
         rules: Push or bar tokens by what the row has written.
         positions_per_pass: Positions to try in a pass; ``None`` adapts to the guesses' success.
+        n_alternatives: How many of the likeliest ids to report with each token.
     """
 
     n_delay: int
@@ -60,10 +63,13 @@ class RowOptions:
     seed: int = 0
     rules: tuple[LogitRule, ...] = ()
     positions_per_pass: int | None = None
+    n_alternatives: int = 0
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_sampling(self.temperature, self.top_p)
+        if self.n_alternatives < 0:
+            raise ValueError(f"n_alternatives must be 0 or more, got {self.n_alternatives!r}")
         if self.positions_per_pass is not None and self.positions_per_pass < 1:
             raise ValueError(
                 f"positions_per_pass must be at least 1, got {self.positions_per_pass!r}"
@@ -144,7 +150,11 @@ class Row:
         return sample(logits, self.options.temperature, self.options.top_p, key)
 
     def settle(
-        self, placed: Sequence[int], ids: Sequence[int], logprobs: Sequence[float]
+        self,
+        placed: Sequence[int],
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        alternatives: Sequence[Sequence[tuple[int, float]]],
     ) -> tuple[list[GeneratedToken], int]:
         """Take over the outputs of a pass.
 
@@ -152,6 +162,7 @@ class Row:
             placed: The tokens placed, as planned.
             ids: The network's choice after the last known token and after each guess.
             logprobs: Their log-probabilities.
+            alternatives: The likeliest ids at the same places, best first.
 
         Returns:
             New tokens, and how many of the placed positions stay.
@@ -163,8 +174,10 @@ class Row:
             return [], len(placed)
         guesses = [*placed[n_known:], None]
         tokens: list[GeneratedToken] = []
-        for token_id, logprob, guess in zip(ids, logprobs, guesses, strict=True):
-            tokens.append(GeneratedToken(self.n_tokens, token_id, logprob))
+        outputs = zip(ids, logprobs, alternatives, guesses, strict=True)
+        for token_id, logprob, others, guess in outputs:
+            others = tuple(others[: self.options.n_alternatives])
+            tokens.append(GeneratedToken(self.n_tokens, token_id, logprob, others))
             self.n_tokens += 1
             self._states = next_states(self.options.rules, self._states, token_id)
             self.finished = token_id == self._eos

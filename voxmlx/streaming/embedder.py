@@ -50,6 +50,11 @@ class AudioEmbedder:
         mel = self._pop(n)
         return self._model.embed_audio(mx.array(mel)[None], self._state)
 
+    def drop(self) -> None:
+        """Forget what is ready."""
+        self._frames.clear()
+        self._n_frames = 0
+
     def _push(self, frames: np.ndarray) -> None:
         if len(frames):
             self._frames.append(frames)

@@ -5,22 +5,21 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 import numpy as np
 
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
 from voxmlx.generation.eos_hold import EosHold
-from voxmlx.generation.greedy import GeneratedToken, SpecialIds, TokenStream
+from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.prompt import delay_tokens, right_padding
-from voxmlx.generation.rules import LogitRule
+from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.generation.rut_guard import RutGuard
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.embedder import AudioEmbedder
-from voxmlx.streaming.endless import EndlessStream, OnEos
+from voxmlx.streaming.endless import EndlessStream
 from voxmlx.streaming.history import History
+from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.timeline import Timeline
 from voxmlx.streaming.transcript import Transcript
 from voxmlx.tokenizer import Tokenizer
@@ -42,35 +41,6 @@ UNHEARD_WARNING_S = 2.0
 """Audio after the model's own end of the stream that is worth a warning."""
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class StreamOptions:
-    """How a session decodes. The defaults suit live audio.
-
-    Attributes:
-        temperature: 0 takes the likeliest token.
-        top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
-        seed: Seed of the draws.
-        on_eos: What to do where the model ends the stream although audio goes on: ``"restart"``
-            the decoder (:class:`voxmlx.streaming.endless.EndlessStream`), or ``"stop"``, as the
-            reference does with files.
-        rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
-        rules: Further logit rules.
-        top_logprobs: With a number, every token gives a :class:`TokenScores` event with so many
-            alternatives, 0 included; ``None`` gives no such events.
-        keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
-            at 360 kB an hour; without it, both are empty.
-    """
-
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int = 0
-    on_eos: OnEos = "restart"
-    rut_guard: bool = True
-    rules: Sequence[LogitRule] = ()
-    top_logprobs: int | None = None
-    keep_history: bool = True
 
 
 class StreamingSession:
@@ -124,7 +94,8 @@ class StreamingSession:
         self._n_audio = 0  # samples of audio, at the model's rate
         self._n_stream = 0  # the same with the silence of flushes
         self._n_flushed = 0  # value of _n_audio at the last flush
-        self._flushes: deque[int] = deque()  # counts of tokens at which flushes are settled
+        self._flushes: deque[tuple[int, float]] = deque()  # tokens that settle a flush, its time
+        self._end_s = 0.0
         self._closed = False
         self._finalized = False
         self._warned = False
@@ -171,7 +142,7 @@ class StreamingSession:
 
     @property
     def lag_s(self) -> float:
-        """Audio fed and not decoded yet; up to 0.0825 s of it cannot be decoded before more comes."""
+        """Audio fed and not decoded yet; less than 0.0825 s of it must wait for more audio."""
         if self.ended:
             return 0.0
         heard = self._stream.n_heard * self._audio.samples_per_token
@@ -224,7 +195,7 @@ class StreamingSession:
         # The last position lacks the samples that its last mel window reaches beyond it.
         n_positions = self._n_stream // self._audio.samples_per_token - 1
         n_positions += self._model.config.n_left_pad_tokens
-        self._flushes.append(n_positions - self._n_prompt + 1)
+        self._flushes.append((n_positions - self._n_prompt + 1, self.duration_s))
 
     def close(self) -> None:
         """End the audio; further steps settle the last words."""
@@ -296,16 +267,16 @@ class StreamingSession:
             rules.append(RutGuard(tokenizer.pad_id))
         if n_restarts:
             rules.append(EosHold(tokenizer.eos_id))
-        return TokenStream(
-            self._model,
-            SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id),
+        row = RowOptions(
             self._n_delay,
             temperature=options.temperature,
             top_p=options.top_p,
             seed=options.seed + n_restarts,
-            rules=rules,
+            rules=tuple(rules),
             n_alternatives=options.top_logprobs or 0,
         )
+        ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        return TokenStream(self._model, ids, row)
 
     def _drain_resampler(self) -> None:
         if self._resampler is not None:
@@ -340,10 +311,10 @@ class StreamingSession:
     def _settle_flushes(self, n_tokens: int | None) -> list[Event]:
         """End flushes that ``n_tokens`` settle; ``None`` settles all of them."""
         events: list[Event] = []
-        while self._flushes and (n_tokens is None or self._flushes[0] <= n_tokens):
-            self._flushes.popleft()
+        while self._flushes and (n_tokens is None or self._flushes[0][0] <= n_tokens):
+            _, end_s = self._flushes.popleft()
             self._history.pause()
-            events += [*self._transcript.pause(), Flushed(self._flush_s())]
+            events += [*self._transcript.pause(), Flushed(end_s)]
         return events
 
     def _warn_unheard(self) -> None:

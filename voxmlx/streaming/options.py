@@ -1,0 +1,38 @@
+"""How a session decodes. Plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voxmlx.generation.rules import LogitRule
+from voxmlx.streaming.endless import OnEos
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """How a session decodes. The defaults suit live audio.
+
+    Attributes:
+        temperature: 0 takes the likeliest token.
+        top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
+        seed: Seed of the draws.
+        on_eos: What to do where the model ends the stream although audio goes on: ``"restart"``
+            the decoder (:class:`voxmlx.streaming.endless.EndlessStream`), or ``"stop"``, as the
+            reference does with files.
+        rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
+        rules: Further logit rules.
+        top_logprobs: With a number, every token gives a :class:`TokenScores` event with so many
+            alternatives, 0 included; ``None`` gives no such events.
+        keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
+            at 360 kB an hour; without it, both are empty.
+    """
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int = 0
+    on_eos: OnEos = "restart"
+    rut_guard: bool = True
+    rules: Sequence[LogitRule] = ()
+    top_logprobs: int | None = None
+    keep_history: bool = True
