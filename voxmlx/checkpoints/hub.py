@@ -76,7 +76,7 @@ def download(repo: str, revision: str | None = None) -> Path:
         raise HubError(f"{where}: not a valid repository name") from error
     except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
         raise HubError(f"{where}: {_refusal(error)}") from error
-    except _transport_errors() as error:
+    except transport_errors() as error:
         cached = find_cached(repo, revision)
         if cached is not None:
             logger.warning("%s: using the copy in the cache (%s)", where, _first_line(error))
@@ -101,7 +101,7 @@ def find_cached(repo: str, revision: str | None = None) -> Path | None:
     return folder
 
 
-def _transport_errors() -> tuple[type[Exception], ...]:
+def transport_errors() -> tuple[type[Exception], ...]:
     """What a download may raise: the hub client's HTTP library has changed between its releases."""
     from huggingface_hub.errors import HfHubHTTPError
 

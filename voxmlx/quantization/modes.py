@@ -21,6 +21,9 @@ class ModeRules:
     has_biases: bool
 
 
+PACKED = ("weight", "scales", "biases")
+"""Names of a packed matrix's arrays, in the order of ``mx.quantize``; some modes have no biases."""
+
 MODES = {
     "affine": ModeRules((4, 2, 3, 5, 6, 8), (64, 32, 128), has_biases=True),
     "mxfp4": ModeRules((4,), (32,), has_biases=False),
@@ -99,7 +102,7 @@ def quantize(weight: mx.array, setting: QuantizationConfig) -> dict[str, mx.arra
     arrays = mx.quantize(
         weight, group_size=setting.group_size, bits=setting.bits, mode=setting.mode
     )
-    return dict(zip(("weight", "scales", "biases"), arrays, strict=False))
+    return dict(zip(PACKED, arrays, strict=False))
 
 
 def dequantize(

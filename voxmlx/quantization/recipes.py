@@ -15,16 +15,18 @@ from voxmlx.quantization.modes import MODES, can_pack, make_quantization
 PARTS = ("encoder", "adapter", "embedding", "decoder", "head")
 
 
-def part_of(path: str) -> str | None:
-    """The part a module belongs to; ``None`` for one that is never quantised."""
-    if "norm" in path or ".conv" in path:
-        return None
+def part_of(path: str) -> str:
+    """The part that a module belongs to."""
     if path == "decoder.embed_tokens":
         return "embedding"
     if path == "decoder.lm_head":
         return "head"
-    part = path.partition(".")[0]
-    return part if part in PARTS else None
+    return path.partition(".")[0]
+
+
+def is_quantizable(path: str) -> bool:
+    """Whether a module may be quantised at all."""
+    return "norm" not in path and ".conv" not in path
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ class Recipe:
 
     def __call__(self, path: str, shape: tuple[int, ...]) -> QuantizationConfig | None:
         """The setting for a module's ``(out, in)`` weight; ``None`` leaves it in floating point."""
-        part = part_of(path)
-        setting = None if part is None else self.parts.get(part)
+        setting = self.parts.get(part_of(path)) if is_quantizable(path) else None
         return setting if setting is not None and can_pack(shape, setting) else None
 
     def replaced(self, **parts: QuantizationConfig | None) -> Recipe:

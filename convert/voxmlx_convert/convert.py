@@ -1,0 +1,122 @@
+"""Running a conversion: source in, folder out, one tensor in memory at a time.
+
+Command line and printing are in :mod:`voxmlx_convert.cli`.
+"""
+
+from __future__ import annotations
+
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.checkpoints.checkpoint import open_checkpoint
+from voxmlx.checkpoints.files import TOKENIZER_FILE
+from voxmlx.checkpoints.hub import resolve
+from voxmlx.checkpoints.safetensors import output_error
+from voxmlx.checkpoints.save import TensorGroup, write_checkpoint
+from voxmlx.errors import TokenizerError
+from voxmlx_convert.model_card import CardFacts, write_card
+from voxmlx_convert.output import check_space, check_target, new_folder
+from voxmlx_convert.plan import Chooser, Plan, make_plan
+from voxmlx_convert.verify import Verification, verify_conversion
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to convert to.
+
+    Attributes:
+        dtype: Type of the floating-point tensors; ``None`` keeps the source's.
+        recipe: Which modules to quantise how; ``None`` keeps what the source has.
+        dequantize: Bring quantised modules of the source back to floating point.
+        revision: Branch, tag or commit of the source repository.
+        overwrite: Replace a target folder that exists.
+        verify_audio: Samples, ``(n,)`` float32 at 16 kHz, to compare source and result on.
+        command: The command line, for the model card.
+        repo: Name of the repository that the result goes to, for the model card.
+    """
+
+    dtype: mx.Dtype | None = None
+    recipe: Chooser | None = None
+    dequantize: bool = False
+    revision: str | None = None
+    overwrite: bool = False
+    verify_audio: np.ndarray | None = None
+    command: str = "voxmlx-convert"
+    repo: str | None = None
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    ``peak_bytes`` is the largest resident size of the process so far.
+    """
+
+    folder: Path
+    plan: Plan
+    seconds: float
+    peak_bytes: int
+    verification: Verification | None
+
+
+def convert(
+    source: str,
+    target: Path,
+    options: Options,
+    on_start: Callable[[Plan], None] = lambda plan: None,
+    on_group: Callable[[TensorGroup], None] = lambda group: None,
+) -> Conversion:
+    """Convert a folder or repository in any known layout into a new folder.
+
+    Args:
+        source: Folder or repository.
+        target: The new folder.
+        options: What to convert to.
+        on_start: Called when it is known what will be written.
+        on_group: Called after each tensor or packed matrix, for progress.
+
+    Raises:
+        HubError: If the source repository cannot be had.
+        CheckpointError: If the source is broken.
+        OutputError: If the target exists, or the disk is full.
+    """
+    check_target(target, options.overwrite)
+    checkpoint = open_checkpoint(resolve(source, options.revision))
+    if not checkpoint.tokenizer_path.is_file():
+        raise TokenizerError(f"{checkpoint.tokenizer_path}: missing; the result needs it")
+    plan = make_plan(checkpoint, options.dtype, options.recipe, options.dequantize)
+    check_space(target, plan.total.nbytes)
+    on_start(plan)
+    with new_folder(target, options.overwrite) as folder:
+        started = time.perf_counter()
+        _copy(checkpoint.tokenizer_path, folder / TOKENIZER_FILE)
+        groups = [module.group for module in plan.modules]
+        write_checkpoint(folder, groups, plan.config_values, on_group=on_group)
+        seconds, peak = time.perf_counter() - started, peak_memory()
+        verification = None
+        if options.verify_audio is not None:
+            verification = verify_conversion(checkpoint.folder, folder, options.verify_audio)
+        name = target.name if options.repo is None else options.repo
+        write_card(folder, CardFacts(source, name, options.command, plan, verification))
+    return Conversion(target, plan, seconds, peak, verification)
+
+
+def _copy(source: Path, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise output_error(target, error) from error
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # Linux counts kilobytes

@@ -1,0 +1,208 @@
+"""What a conversion will write, worked out from headers alone: every tensor, its size, its setting.
+
+Running the plan is in :mod:`voxmlx_convert.convert`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import mlx.core as mx
+
+from voxmlx.checkpoints.checkpoint import Checkpoint
+from voxmlx.checkpoints.load import (
+    build_model,
+    check_tensors,
+    describe,
+    parameter_shapes,
+    read_as,
+)
+from voxmlx.checkpoints.names import split_leaf
+from voxmlx.checkpoints.safetensors import LazyTensor, TensorSpec
+from voxmlx.checkpoints.save import TensorGroup, config_values, published_layout
+from voxmlx.config import QuantizationConfig
+from voxmlx.quantization.modes import PACKED, dequantize, packed_arrays, quantize
+from voxmlx.quantization.recipes import is_quantizable, part_of
+
+Chooser = Callable[[str, tuple[int, ...]], QuantizationConfig | None]
+"""Setting for a module's path and ``(out, in)`` weight shape; ``None`` leaves it floating point."""
+
+
+@dataclass(frozen=True)
+class ModulePlan:
+    """One parameter of the network and what becomes of it.
+
+    Attributes:
+        name: Internal name, with ``weight`` for a matrix that is or will be packed.
+        shape: Shape in floating point.
+        stored: How the source packs it, if it does.
+        wanted: How to pack it, if at all.
+        group: The tensors to write.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stored: QuantizationConfig | None
+    wanted: QuantizationConfig | None
+    group: TensorGroup
+
+
+@dataclass(frozen=True)
+class PartSize:
+    """How large one part of the model is; ``settings`` says how its matrices are stored."""
+
+    part: str
+    n_weights: int
+    nbytes: int
+    settings: str
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits on disk for each weight, scales included."""
+        return 8 * self.nbytes / self.n_weights
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be written.
+
+    Attributes:
+        modules: Parameters in the order of the files.
+        config_values: Content of ``config.json``.
+        dtype: Type of the floating-point tensors.
+    """
+
+    modules: Sequence[ModulePlan]
+    config_values: Mapping[str, Any]
+    dtype: mx.Dtype
+
+    @property
+    def total(self) -> PartSize:
+        """Size of the whole model."""
+        return _size("total", self.modules, self.dtype)
+
+    @property
+    def parts(self) -> list[PartSize]:
+        """Sizes by part, in the order of the model."""
+        by_part: dict[str, list[ModulePlan]] = {}
+        for module in self.modules:
+            by_part.setdefault(part_of(split_leaf(module.name)[0]), []).append(module)
+        return [_size(part, modules, self.dtype) for part, modules in by_part.items()]
+
+
+def _size(part: str, modules: Iterable[ModulePlan], dtype: mx.Dtype) -> PartSize:
+    modules = list(modules)
+    kinds = {
+        describe(m.wanted) if m.wanted is not None else dtype_name(dtype)
+        for m in modules
+        if len(m.shape) == 2 and is_quantizable(m.name)
+    }
+    return PartSize(
+        part,
+        n_weights=sum(math.prod(m.shape) for m in modules),
+        nbytes=sum(m.group.nbytes for m in modules),
+        settings="; ".join(sorted(kinds)),
+    )
+
+
+def dtype_name(dtype: mx.Dtype) -> str:
+    """A type as flags and files write it, such as ``bfloat16``."""
+    return str(dtype).removeprefix("mlx.core.")
+
+
+def make_plan(
+    checkpoint: Checkpoint,
+    dtype: mx.Dtype | None = None,
+    recipe: Chooser | None = None,
+    dequantized: bool = False,
+) -> Plan:
+    """Plan a conversion into the layout that the network is published in.
+
+    Args:
+        checkpoint: The source.
+        dtype: Type of the floating-point tensors; ``None`` keeps the source's.
+        recipe: Which modules to quantise how; ``None`` keeps what the source has.
+        dequantized: Bring every quantised module of the source back to floating point.
+
+    Raises:
+        CheckpointError: If the source is broken.
+    """
+    shapes = parameter_shapes(build_model(checkpoint.config))
+    packed = check_tensors(checkpoint, shapes)
+    converter = _Converter(checkpoint, checkpoint.dtype if dtype is None else dtype)
+    modules = []
+    for name, shape in shapes.items():
+        path, leaf = split_leaf(name)
+        stored = packed.get(path) if leaf == "weight" else None
+        wanted = None
+        if leaf == "weight" and is_quantizable(path) and not dequantized:
+            wanted = stored if recipe is None else recipe(path, shape)
+        group = converter.group(name, shape, stored, wanted)
+        modules.append(ModulePlan(name, shape, stored, wanted, group))
+    settings = {split_leaf(m.name)[0]: m.wanted for m in modules if m.wanted is not None}
+    return Plan(modules, config_values(checkpoint.config, settings), converter.dtype)
+
+
+class _Converter:
+    """Makes the tensors of one parameter: cast, pack, unpack, or pack anew."""
+
+    def __init__(self, checkpoint: Checkpoint, dtype: mx.Dtype):
+        self._checkpoint = checkpoint
+        self._layout = published_layout(checkpoint.config)
+        self.dtype = dtype
+
+    def group(
+        self,
+        name: str,
+        shape: tuple[int, ...],
+        stored: QuantizationConfig | None,
+        wanted: QuantizationConfig | None,
+    ) -> TensorGroup:
+        path, _ = split_leaf(name)
+        specs = [TensorSpec(name, shape, self.dtype)]
+        if wanted is not None:
+            arrays = packed_arrays(shape, self.dtype, wanted)
+            specs = [TensorSpec(f"{path}.{leaf}", *array) for leaf, array in arrays.items()]
+        outside = tuple(self._outside(spec, _unread).spec for spec in specs)
+        return TensorGroup(outside, partial(self._make, specs, name, stored, wanted))
+
+    def _make(
+        self,
+        specs: Sequence[TensorSpec],
+        name: str,
+        stored: QuantizationConfig | None,
+        wanted: QuantizationConfig | None,
+    ) -> list[mx.array]:
+        arrays = self._compute(name, stored, wanted)
+        return [
+            self._outside(spec, partial(arrays.__getitem__, split_leaf(spec.name)[1])).read()
+            for spec in specs
+        ]
+
+    def _compute(
+        self, name: str, stored: QuantizationConfig | None, wanted: QuantizationConfig | None
+    ) -> dict[str, mx.array]:
+        path, leaf = split_leaf(name)
+        leaves = [leaf]
+        if stored is not None:
+            leaves = [part for part in PACKED if f"{path}.{part}" in self._checkpoint.tensors]
+        arrays = {
+            leaf: read_as(self._checkpoint.tensors[f"{path}.{leaf}"], self.dtype) for leaf in leaves
+        }
+        if stored == wanted:
+            return arrays
+        if stored is not None:
+            arrays = {"weight": dequantize(arrays, stored, self.dtype)}
+        return arrays if wanted is None else quantize(arrays["weight"], wanted)
+
+    def _outside(self, spec: TensorSpec, read: Callable[[], mx.array]) -> LazyTensor:
+        tensor = LazyTensor(spec, self._checkpoint.folder, read)
+        return self._layout.to_external(tensor, self._checkpoint.config)
+
+
+def _unread() -> mx.array:
+    raise RuntimeError("planning reads no tensor")
