@@ -34,7 +34,7 @@ class Adapter(nn.Module):
         return self.linear_2(nn.gelu(self.linear_1(x))).reshape(B, T // self.factor, -1)
 
     def step(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
-        """Map the next frames of a stream, ``(B, T, in) -> (B, n, out)`` and the frames left over."""
+        """Map the next frames of a stream to ``(B, n, out)`` and the frames left over."""
         if tail is not None:
             x = mx.concatenate([tail, x], axis=1)
         n = x.shape[1] // self.factor * self.factor

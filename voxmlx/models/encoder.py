@@ -6,6 +6,7 @@ Mistral's parameter names. It knows nothing of tokens or text.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -25,6 +26,21 @@ class EncoderState:
     cache: RingKVCache
     conv1_tail: mx.array | None = None
     conv2_tail: mx.array | None = None
+
+    def clear_row(self, row: int) -> None:
+        """Begin a new stream in one row."""
+        self.cache.clear_row(row)
+        for tail in (self.conv1_tail, self.conv2_tail):
+            if tail is not None:
+                tail[row] = 0
+
+    def take_rows(self, rows: Sequence[int | None]) -> None:
+        """Keep and order rows, as :meth:`RingKVCache.take_rows`; clear empty ones before use."""
+        self.cache.take_rows(rows)
+        index = mx.array([0 if row is None else row for row in rows], dtype=mx.int32)
+        if self.conv1_tail is not None and self.conv2_tail is not None:
+            self.conv1_tail = self.conv1_tail[index]
+            self.conv2_tail = self.conv2_tail[index]
 
 
 class EncoderLayer(nn.Module):
@@ -87,13 +103,23 @@ class CausalEncoder(nn.Module):
         n_frames = max(1, mel.shape[1] // 2)
         return self.step(mel, self.make_state(n_frames, mel.shape[0]))
 
-    def step(self, mel: mx.array, state: EncoderState) -> mx.array:
+    def step(
+        self, mel: mx.array, state: EncoderState, n_valid: Sequence[int] | None = None
+    ) -> mx.array:
         """Encode the next mel frames of a stream, ``(B, T, n_mels) -> (B, n, D)``.
 
         Any split of a clip gives the rows of the whole; ``n`` is 0 where a frame is not complete.
+
+        Args:
+            mel: New frames.
+            state: The stream so far.
+            n_valid: How many of the frames are each row's own, even numbers as T is; its stream
+                goes on after them. ``None`` means all.
         """
-        x, state.conv1_tail = self.conv1.step(mel.astype(self.norm.weight.dtype), state.conv1_tail)
-        x, state.conv2_tail = self.conv2.step(nn.gelu(x), state.conv2_tail)
+        valid = None if n_valid is None else mx.array(n_valid, dtype=mx.int32)
+        mel = mel.astype(self.norm.weight.dtype)
+        x, state.conv1_tail = self.conv1.step(mel, state.conv1_tail, valid)
+        x, state.conv2_tail = self.conv2.step(nn.gelu(x), state.conv2_tail, valid)
         B, T, D = x.shape
         if T == 0:
             return x
@@ -101,5 +127,5 @@ class CausalEncoder(nn.Module):
         x = nn.gelu(x).reshape(B * T, D)
         for i, layer in enumerate(self.layers):
             x = layer(x, state.cache, i, index)
-        state.cache.advance(T)
+        state.cache.advance(T if n_valid is None else [n // 2 for n in n_valid])
         return self.norm(x).reshape(B, T, D)

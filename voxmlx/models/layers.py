@@ -39,12 +39,16 @@ class CausalConv1d(nn.Conv1d):
         """Convolve a whole sequence, ``(B, T, in) -> (B, T // stride, out)``."""
         return self.step(x, None)[0]
 
-    def step(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
+    def step(
+        self, x: mx.array, tail: mx.array | None, n_valid: mx.array | None = None
+    ) -> tuple[mx.array, mx.array]:
         """Convolve the next steps of a stream; any split gives the outputs of the whole.
 
         Args:
             x: New steps, ``(B, T, in)``; ``T`` may be 0.
             tail: The tail that the last call returned; ``None`` starts a stream.
+            n_valid: How many of the steps are each row's own, ``(B,)`` int32, multiples of the
+                stride as T is; the stream goes on after them. ``None`` means all.
 
         Returns:
             The finished outputs, ``(B, n, out)``, and all steps that later outputs still need.
@@ -58,6 +62,9 @@ class CausalConv1d(nn.Conv1d):
         tail = x[:, n * stride :]
         if n == 0:
             return mx.zeros((B, 0, self.weight.shape[0]), x.dtype), tail
+        if n_valid is not None:
+            places = n_valid[:, None, None] + mx.arange(self._n_tail)[:, None]
+            tail = mx.take_along_axis(x, places, axis=1)
         return super().__call__(x), tail
 
 

@@ -6,6 +6,7 @@ of the token placed there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import mlx.core as mx
@@ -47,12 +48,18 @@ class VoxtralRealtime(nn.Module):
         """Type of the decoder's activations."""
         return self.decoder.dtype
 
-    def embed_audio(self, mel: mx.array, state: EncoderState | None = None) -> mx.array:
+    def embed_audio(
+        self,
+        mel: mx.array,
+        state: EncoderState | None = None,
+        n_valid: Sequence[int] | None = None,
+    ) -> mx.array:
         """Audio embeddings of the next mel frames.
 
         Args:
             mel: ``(B, T, n_mels)``; ``T`` is a multiple of the 8 frames of a position.
             state: The stream so far; ``None`` for a whole clip.
+            n_valid: Frames that are each row's own, where rows differ; multiples of 8.
 
         Returns:
             ``(B, T // 8, D)``.
@@ -63,7 +70,7 @@ class VoxtralRealtime(nn.Module):
         frames = self.config.frames_per_token
         if mel.shape[1] % frames:
             raise ValueError(f"T must be a multiple of {frames} mel frames, got {mel.shape[1]}")
-        rows = self.encoder(mel) if state is None else self.encoder.step(mel, state)
+        rows = self.encoder(mel) if state is None else self.encoder.step(mel, state, n_valid)
         return self.adapter(rows).astype(self.dtype)
 
     def __call__(

@@ -1,0 +1,66 @@
+"""Rows of a batched encoder equal the same streams alone."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from tests.generation.tiny_model import tiny_realtime
+from voxmlx.generation.encode import BatchEncoder
+
+
+def test_rows_that_join_leave_and_bring_ragged_pieces_equal_whole_clips():
+    model = tiny_realtime()
+    rng = np.random.default_rng(0)
+    encoder = BatchEncoder(model, max_positions=5)
+    clips, taken, parts = {}, {}, {}
+    left = [13, 4, 21, 9, 1, 17, 8]
+    done = []
+    while left or clips:
+        while left and len(clips) < 3:
+            row = encoder.join()
+            clips[row] = rng.normal(size=(8 * left.pop(), 128)).astype(np.float32)
+            taken[row], parts[row] = 0, []
+        pieces = {}
+        for row, clip in clips.items():
+            n = 8 * int(rng.integers(0, 6))
+            pieces[row] = clip[taken[row] : taken[row] + n]
+            taken[row] += len(pieces[row])
+        for row, rows in encoder.encode(pieces).items():
+            assert rows.shape == (1, len(pieces[row]) // 8, model.config.decoder.dim)
+            parts[row].append(rows)
+        for row in [row for row, clip in clips.items() if taken[row] == len(clip)]:
+            whole = model.embed_audio(mx.array(clips.pop(row))[None])
+            joined = mx.concatenate(parts[row], axis=1)
+            done.append(float(mx.abs(joined - whole).max()))
+            encoder.leave(row)
+
+    assert len(done) == 7
+    assert max(done) < 2e-5  # float32: sums of another order
+    assert encoder.n_rows == 0
+
+
+def test_a_row_without_frames_waits():
+    encoder = BatchEncoder(tiny_realtime(), max_positions=5)
+    row = encoder.join()
+
+    assert encoder.encode({row: np.zeros((0, 128), np.float32)})[row].shape[1] == 0
+    assert encoder.encode({}) == {}
+
+
+@pytest.mark.parametrize("n_frames", [7, 48])
+def test_frames_that_do_not_fit_are_refused(n_frames):
+    encoder = BatchEncoder(tiny_realtime(), max_positions=5)
+    row = encoder.join()
+
+    with pytest.raises(ValueError, match="row 0: frames must be a multiple of 8 and at most 40"):
+        encoder.encode({row: np.zeros((n_frames, 128), np.float32)})
+
+
+def test_a_full_encoder_refuses_another_row():
+    encoder = BatchEncoder(tiny_realtime(), max_rows=1)
+    encoder.join()
+
+    with pytest.raises(ValueError, match="all 1 rows are taken"):
+        encoder.join()

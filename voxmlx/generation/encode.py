@@ -1,0 +1,100 @@
+"""Many streams through one encoder: mel frames in, audio embeddings out, one pass for all rows.
+
+A row's convolution tails and keys stay in its place of the batch. Rows bring any number of whole
+positions (8 mel frames); what a row does not fill is computed and forgotten, as in
+:mod:`voxmlx.generation.batch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.generation.slots import Slots, round_up
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+
+GROUP_SIZES = (1, 2, 4, 8, 12, 16, 25, 50, 100, 150)
+"""Positions of one pass are rounded up to these."""
+
+
+class BatchEncoder:
+    """Encode any number of streams together.
+
+    A row is named by the number that :meth:`join` returned; numbers are not used again.
+
+    Args:
+        model: The network.
+        max_positions: Most positions (80 ms) of a row in one pass.
+        max_rows: Most rows at a time.
+    """
+
+    def __init__(self, model: VoxtralRealtime, max_positions: int = 25, max_rows: int = 64):
+        self.max_positions = max_positions
+        self._model = model
+        self._sizes = (*(n for n in GROUP_SIZES if n < max_positions), max_positions)
+        self._state = model.encoder.make_state(max_positions * model.config.downsample_factor)
+        self._slots = Slots(max_rows, self._resize)
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that have joined and not left."""
+        return len(self._slots)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by keys and values."""
+        return self._state.cache.nbytes
+
+    def join(self) -> int:
+        """Start a stream and return its row.
+
+        Raises:
+            ValueError: If ``max_rows`` rows are there already.
+        """
+        row = self._slots.join()
+        self._state.clear_row(self._slots[row])
+        return row
+
+    def leave(self, row: int) -> None:
+        """Remove a row; its place is free for another."""
+        self._slots.leave(row)
+
+    def encode(self, mel: Mapping[int, np.ndarray]) -> dict[int, mx.array]:
+        """Embed the next frames of some rows, in one pass.
+
+        Args:
+            mel: Frames of each row, ``(8 * n, n_mels)`` float32; ``n`` may differ between rows and
+                is at most ``max_positions``.
+
+        Returns:
+            Audio embeddings, ``(1, n, D)`` each, not evaluated.
+
+        Raises:
+            ValueError: If frames do not make whole positions, or too many.
+        """
+        per_position = self._model.config.frames_per_token
+        counts = {row: len(frames) // per_position for row, frames in mel.items()}
+        for row, frames in mel.items():
+            if len(frames) % per_position or counts[row] > self.max_positions:
+                raise ValueError(
+                    f"row {row}: frames must be a multiple of {per_position} and at most "
+                    f"{per_position * self.max_positions}, got {len(frames)}"
+                )
+        if not any(counts.values()):
+            empty = mx.zeros((1, 0, self._model.config.decoder.dim), self._model.dtype)
+            return dict.fromkeys(mel, empty)
+        n_max = round_up(max(counts.values()), self._sizes)
+        n_mels = self._model.config.audio.n_mels
+        frames_in = np.zeros((self._slots.size, n_max * per_position, n_mels), np.float32)
+        n_valid = [0] * self._slots.size
+        for row, frames in mel.items():
+            slot = self._slots[row]
+            frames_in[slot, : len(frames)] = frames
+            n_valid[slot] = len(frames)
+        rows = self._model.embed_audio(mx.array(frames_in), self._state, n_valid)
+        return {row: rows[self._slots[row] : self._slots[row] + 1, : counts[row]] for row in mel}
+
+    def _resize(self, slots: list[int | None]) -> None:
+        self._state.take_rows(slots)
