@@ -12,8 +12,8 @@ from typing import Literal
 
 import mlx.core as mx
 
-from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.row import GeneratedToken
+from voxmlx.streaming.backend import Tokens
 
 OnEos = Literal["restart", "stop"]
 """What the end of the stream in its middle means: begin afresh, or believe it."""
@@ -38,7 +38,7 @@ class EndlessStream:
 
     def __init__(
         self,
-        open_stream: Callable[[int], TokenStream],
+        open_stream: Callable[[int], Tokens],
         n_left_pad: int,
         n_delay: int,
         on_eos: OnEos,

@@ -11,12 +11,11 @@ import numpy as np
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
 from voxmlx.generation.eos_hold import EosHold
-from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.generation.rut_guard import RutGuard
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.streaming.embedder import AudioEmbedder
+from voxmlx.streaming.backend import Backend, OwnBackend, Tokens
 from voxmlx.streaming.endless import EndlessStream
 from voxmlx.streaming.history import History
 from voxmlx.streaming.options import StreamOptions
@@ -57,6 +56,8 @@ class StreamingSession:
         options: How to decode.
         encode_rows: Most positions (80 ms) that one encoder call takes. A session that fell behind
             catches up with calls of this size.
+        backend: Where the work is done; ``None`` gives the session a decoder and an encoder state
+            of its own.
 
     Raises:
         ValueError: If the model was not trained for the delay.
@@ -70,6 +71,7 @@ class StreamingSession:
         transcription_delay_ms: int | None = None,
         options: StreamOptions | None = None,
         encode_rows: int = LIVE_ROWS,
+        backend: Backend | None = None,
     ):
         config = model.config
         if transcription_delay_ms is None:
@@ -81,7 +83,8 @@ class StreamingSession:
         self._tokenizer = tokenizer
         self._audio = config.audio
         self._n_delay = delay_tokens(transcription_delay_ms, config.audio)
-        self._embedder = AudioEmbedder(model, encode_rows)
+        self._backend = OwnBackend(model) if backend is None else backend
+        self._embedder = self._backend.open_embedder(encode_rows)
         n_left_pad = config.n_left_pad_tokens
         self._n_prompt = 1 + n_left_pad + self._n_delay
         self._stream = EndlessStream(
@@ -259,7 +262,7 @@ class StreamingSession:
             ),
         )
 
-    def _open_stream(self, n_restarts: int) -> TokenStream:
+    def _open_stream(self, n_restarts: int) -> Tokens:
         """A decoder at its prompt, the first or one after an EOS."""
         options, tokenizer = self._options, self._tokenizer
         rules = list(options.rules)
@@ -276,7 +279,7 @@ class StreamingSession:
             n_alternatives=options.top_logprobs or 0,
         )
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-        return TokenStream(self._model, ids, row)
+        return self._backend.open_tokens(ids, row)
 
     def _drain_resampler(self) -> None:
         if self._resampler is not None:

@@ -1,0 +1,85 @@
+"""What a session needs of the device: embeddings for its audio and tokens for its embeddings.
+
+A session alone owns both (:class:`OwnBackend`); sessions that share the device bring their own
+backend, whose parts hand work to common batches.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.generation.greedy import TokenStream
+from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.streaming.embedder import AudioEmbedder
+
+
+class Embedder(Protocol):
+    """As :class:`voxmlx.streaming.embedder.AudioEmbedder`; ``encode`` may give less than ready."""
+
+    max_rows: int
+
+    @property
+    def n_ready(self) -> int:
+        """Positions that :meth:`encode` will still give."""
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Take more audio."""
+
+    def encode(self, max_rows: int | None = None) -> mx.array:
+        """The next embeddings, ``(1, n, D)``; ``n`` may be 0."""
+
+    def drop(self) -> None:
+        """Forget what is ready."""
+
+
+class Tokens(Protocol):
+    """As :class:`voxmlx.generation.greedy.TokenStream`; ``step`` may give less than ready."""
+
+    n_tokens: int
+
+    @property
+    def n_ready(self) -> int:
+        """Tokens that :meth:`step` will still give for the embeddings at hand."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether EOS was returned."""
+
+    def add(self, audio: mx.array) -> None:
+        """Queue audio embeddings, ``(1, n, D)``."""
+
+    def step(self, max_tokens: int) -> list[GeneratedToken]:
+        """The next tokens."""
+
+
+class Backend(Protocol):
+    """Where a session's audio and tokens are computed."""
+
+    def open_embedder(self, max_rows: int) -> Embedder:
+        """The session's audio; called once."""
+
+    def open_tokens(self, ids: SpecialIds, options: RowOptions) -> Tokens:
+        """A decoder at its prompt; called again after an EOS in mid-stream."""
+
+
+class OwnBackend:
+    """Everything for one session alone.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: VoxtralRealtime):
+        self._model = model
+
+    def open_embedder(self, max_rows: int) -> AudioEmbedder:
+        """The session's own encoder state."""
+        return AudioEmbedder(self._model, max_rows)
+
+    def open_tokens(self, ids: SpecialIds, options: RowOptions) -> TokenStream:
+        """A decoder of its own."""
+        return TokenStream(self._model, ids, options)
