@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from voxmlx.errors import OutputError
-from voxmlx.writers import atomic_write
+from voxmlx.writers import atomic_write, make_folder
 
 
 def test_file_appears_complete(tmp_path):
@@ -78,3 +78,18 @@ def test_pipe_is_written_directly(tmp_path):
     reader.join()
     assert got == ["x"]
     assert path.is_fifo()
+
+
+def test_folders_are_made_once(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_file_in_the_way_of_a_folder_is_named(tmp_path):
+    (tmp_path / "a").write_text("")
+    for path in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(OutputError, match=f"{path}: is not a folder; give another one"):
+            make_folder(path)
+    with pytest.raises(OutputError, match="cannot be written: File name too long"):
+        make_folder(tmp_path / ("n" * 300))

@@ -4,7 +4,7 @@ Knows results and words; neither audio nor models. Subtitle cues are made increm
 transcription writes them as it goes.
 """
 
-from voxmlx.writers.atomic import atomic_write, output_error
+from voxmlx.writers.atomic import atomic_write, make_folder, output_error
 from voxmlx.writers.cues import Cue, CueBuilder, cues_of
 from voxmlx.writers.formats import FORMATS, SubtitleWriter, get_writer, result_dict
 
@@ -16,6 +16,7 @@ __all__ = [
     "atomic_write",
     "cues_of",
     "get_writer",
+    "make_folder",
     "output_error",
     "result_dict",
 ]

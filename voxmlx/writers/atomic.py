@@ -17,6 +17,20 @@ def output_error(path: str | Path, error: OSError) -> OutputError:
     return OutputError(f"{path}: cannot be written: {error.strerror or error}")
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a folder and those above it, where they are missing.
+
+    Raises:
+        OutputError: If that cannot be done, or something else has its name.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise OutputError(f"{path}: is not a folder; give another one") from error
+    except OSError as error:
+        raise output_error(path, error) from error
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[TextIO]:
     """Open a text file that appears under its name only when everything was written.

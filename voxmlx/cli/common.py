@@ -1,0 +1,144 @@
+"""What the commands share: options with one spelling each, errors, and opening a model."""
+
+from __future__ import annotations
+
+import math
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxmlx.config import SUPPORTED_DELAYS_MS
+
+if TYPE_CHECKING:
+    from voxmlx.pipeline import Pipeline
+
+DEFAULT_MODEL = "mlx-community/Voxtral-Mini-4B-Realtime-2602-4bit"
+DEFAULT_MODEL_GB = 3.1
+
+# Typer either brings its own copy of click or uses the installed one; this class is in both.
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
+class DType(str, Enum):
+    """Types that weights are computed in."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    BFLOAT16 = "bfloat16"
+
+
+class Format(str, Enum):
+    """Formats of results; the writers' own, and all of them at once."""
+
+    TXT = "txt"
+    SRT = "srt"
+    VTT = "vtt"
+    TSV = "tsv"
+    JSON = "json"
+    ALL = "all"
+
+
+def _check_delay(value: int | None) -> int | None:
+    if value is not None and value not in SUPPORTED_DELAYS_MS:
+        known = ", ".join(map(str, SUPPORTED_DELAYS_MS))
+        raise typer.BadParameter(f"{value} is not one of {known}")
+    return value
+
+
+def _check_temperature(value: float) -> float:
+    if not 0 <= value < math.inf:
+        raise typer.BadParameter(f"{value} is not a number from 0 up")
+    return value
+
+
+ModelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        "-m",
+        metavar="FOLDER|REPO|tiny",
+        envvar="VOXMLX_MODEL",
+        help="Model folder, Hugging Face repository, or the small built-in model. Default: "
+        "Voxtral Mini 4B Realtime in 4 bits.",
+    ),
+]
+RevisionOption = Annotated[
+    str | None, typer.Option("--revision", help="Branch, tag or commit of the repository.")
+]
+DTypeOption = Annotated[
+    DType | None, typer.Option("--dtype", help="Type to compute in. Default: as stored.")
+]
+DelayOption = Annotated[
+    int | None,
+    typer.Option(
+        "--delay",
+        "-d",
+        metavar="MS",
+        callback=_check_delay,
+        help="How far the text runs behind the sound: 80 to 1200 by 80, or 2400. More is more "
+        "accurate. Default: the model's own, 480.",
+    ),
+]
+TemperatureOption = Annotated[
+    float,
+    typer.Option(
+        "--temperature",
+        "-t",
+        callback=_check_temperature,
+        help="0 takes the likeliest token; more draws at random.",
+    ),
+]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Format of the result.")]
+OutputDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output-dir",
+        "-o",
+        metavar="FOLDER",
+        help="Write files there, made if need be, instead of to standard output.",
+    ),
+]
+
+
+def print_error(message: str) -> None:
+    """Print an error as one line to standard error."""
+    line = " ".join(message.splitlines())
+    typer.secho("error: ", fg="red", err=True, nl=False)
+    typer.echo(line, err=True)
+
+
+def open_model(
+    model: str | None, revision: str | None = None, dtype: DType | None = None
+) -> Pipeline:
+    """Load the model that the options name, downloaded if need be.
+
+    Raises:
+        UsageError: If none is named, none is on this machine, and nobody can be asked.
+        HubError: If it cannot be had.
+        CheckpointError: If it cannot be loaded.
+    """
+    from voxmlx.checkpoints.hub import resolve
+    from voxmlx.pipeline import load
+
+    folder = resolve(model, revision) if model is not None else _default_model()
+    return load(folder, dtype=None if dtype is None else dtype.value)
+
+
+def _default_model() -> Path:
+    """Folder of the default model, downloaded if the user agrees."""
+    from voxmlx.checkpoints.hub import download, find_cached
+
+    folder = find_cached(DEFAULT_MODEL)
+    if folder is not None:
+        return folder
+    question = f"No model is on this machine. Download {DEFAULT_MODEL} ({DEFAULT_MODEL_GB} GB)?"
+    interactive = sys.stdin.isatty() and sys.stderr.isatty()
+    if interactive and typer.confirm(question, err=True):
+        return download(DEFAULT_MODEL)
+    raise UsageError(
+        f"no model is on this machine; --model {DEFAULT_MODEL} downloads one "
+        f"({DEFAULT_MODEL_GB} GB), --model tiny is small and built in"
+    )

@@ -1,0 +1,140 @@
+"""``voxmlx transcribe``: recordings to text, subtitles, tables or JSON."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Callable, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from voxmlx.cli.common import (
+    DelayOption,
+    DTypeOption,
+    Format,
+    FormatOption,
+    ModelOption,
+    OutputDirOption,
+    RevisionOption,
+    TemperatureOption,
+    UsageError,
+    open_model,
+    print_error,
+)
+from voxmlx.cli.display import Display
+from voxmlx.errors import AudioError, OutputError
+
+if TYPE_CHECKING:
+    from voxmlx.pipeline import Pipeline
+    from voxmlx.types import Transcription
+
+EXAMPLES = """\
+voxmlx transcribe talk.mp3
+voxmlx transcribe *.mp4 --format srt --output-dir subtitles
+voxmlx transcribe meeting.wav --delay 2400 --format json > meeting.json
+ffmpeg -i URL -f wav - | voxmlx transcribe -"""
+
+
+def run(
+    files: Annotated[
+        list[str],
+        typer.Argument(metavar="FILES", help="Recordings of any kind; - is standard input."),
+    ],
+    model: ModelOption = None,
+    delay: DelayOption = None,
+    format: FormatOption = Format.TXT,
+    output_dir: OutputDirOption = None,
+    temperature: TemperatureOption = 0.0,
+    dtype: DTypeOption = None,
+    revision: RevisionOption = None,
+) -> None:
+    """Transcribe recordings to text or subtitles.
+
+    Audio and video files of any kind. Text is printed while it is decoded. A file that cannot be
+    read is reported and the others are done; the exit code is then 1.
+    """
+    if output_dir is None and format is Format.ALL:
+        raise UsageError("--format all needs --output-dir")
+    if output_dir is None and format is not Format.TXT and len(files) > 1:
+        raise UsageError(f"--format {format.value} of several files needs --output-dir")
+    transcriber = _Transcriber(partial(open_model, model, revision, dtype), delay, temperature)
+    n_failed = 0
+    for i, (file, name) in enumerate(zip(files, output_names(files), strict=True)):
+        if output_dir is None and len(files) > 1:
+            print("\n" * (i > 0) + f"==> {file} <==", flush=True)
+        try:
+            if output_dir is None:
+                transcriber.to_stdout(file, format)
+            else:
+                transcriber.to_folder(file, format, output_dir, name)
+        except (AudioError, OutputError) as error:
+            print_error(str(error))
+            n_failed += 1
+    if n_failed and len(files) > 1:
+        print_error(f"{n_failed} of {len(files)} files failed")
+    if n_failed:
+        raise typer.Exit(1)
+
+
+def output_names(files: Sequence[str]) -> list[str]:
+    """Names of the outputs without extension: the files' own, made longer where two are equal."""
+    paths = [Path("stdin" if file == "-" else file) for file in files]
+    stems = Counter(path.stem for path in paths)
+    names = [path.stem if stems[path.stem] == 1 else path.name for path in paths]
+    taken: set[str] = set()
+    for i, name in enumerate(names):
+        number = 2
+        while names[i] in taken:
+            names[i] = f"{name}-{number}"
+            number += 1
+        taken.add(names[i])
+    return names
+
+
+class _Transcriber:
+    """Transcribes files one after another; the model is loaded when the first file is open."""
+
+    def __init__(self, load: Callable[[], Pipeline], delay: int | None, temperature: float):
+        self._load = load
+        self._delay = delay
+        self._temperature = temperature
+
+    def to_stdout(self, file: str, format: Format) -> None:
+        """Print the text while it is decoded, or the result in another format at the end."""
+        from voxmlx.writers import get_writer
+
+        result = self._transcribe(file, show_text=format is Format.TXT)
+        if format is not Format.TXT:
+            get_writer(format.value)(result, sys.stdout)
+
+    def to_folder(self, file: str, format: Format, folder: Path, name: str) -> None:
+        """Write the result to files of a folder, and print their paths."""
+        from voxmlx.writers import FORMATS, atomic_write, get_writer, make_folder
+
+        make_folder(folder)
+        result = self._transcribe(file, show_text=False)
+        for each in FORMATS if format is Format.ALL else (format.value,):
+            path = folder / f"{name}.{each}"
+            with atomic_write(path) as output:
+                get_writer(each)(result, output)
+            print(path, flush=True)
+
+    def _transcribe(self, file: str, show_text: bool) -> Transcription:
+        from voxmlx.audio.decode import open_audio
+        from voxmlx.pipeline import transcribe_events
+
+        with open_audio(file) as reader:
+            session = self._pipeline.file_session(
+                transcription_delay_ms=self._delay, temperature=self._temperature
+            )
+            with Display(reader.name, session, reader.duration_s, show_text) as display:
+                for event in transcribe_events(session, reader):
+                    display.show(event)
+        return session.result()
+
+    @cached_property
+    def _pipeline(self) -> Pipeline:
+        return self._load()
