@@ -77,7 +77,7 @@ class KVStore:
 
     def take_rows(self, rows: Sequence[int]) -> None:
         """Keep and order rows: the new row ``i`` is the old row ``rows[i]``."""
-        index = mx.array(rows, dtype=mx.int32)
+        index = mx.array(list(rows), dtype=mx.int32)
         for layers in self.buffers.values():
             for i, x in enumerate(layers):
                 layers[i] = mx.take(x, index, axis=0)

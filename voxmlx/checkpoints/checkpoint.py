@@ -17,7 +17,7 @@ import mlx.core as mx
 from voxmlx.checkpoints.config_file import Section, read_json
 from voxmlx.checkpoints.files import TOKENIZER_FILE, local_choices
 from voxmlx.checkpoints.layout import Layout
-from voxmlx.checkpoints.registry import LAYOUTS, PUBLISHED, detect_layouts
+from voxmlx.checkpoints.registry import LAYOUTS, PACKINGS, PUBLISHED, detect_layouts
 from voxmlx.checkpoints.safetensors import LazyTensor, open_safetensors
 from voxmlx.config import ModelConfig, QuantizationConfig
 from voxmlx.errors import CheckpointError, ConfigError
@@ -47,7 +47,9 @@ class Checkpoint:
 
     @property
     def dtype(self) -> mx.Dtype:
-        """The floating-point type that holds most bytes."""
+        """The layout's common floating-point type, or the one that holds most bytes."""
+        if self.layout.common_dtype is not None:
+            return self.layout.common_dtype
         sizes: dict[mx.Dtype, int] = {}
         for tensor in self.tensors.values():
             if mx.issubdtype(tensor.spec.dtype, mx.floating):
@@ -84,6 +86,8 @@ def _open_all(paths: list[Path]) -> dict[str, LazyTensor]:
             if name in tensors:
                 raise CheckpointError(f"{path}: tensor {name!r} is also in {tensors[name].file}")
             tensors[name] = tensor
+    for unpack in PACKINGS:
+        tensors = unpack(tensors)
     return tensors
 
 

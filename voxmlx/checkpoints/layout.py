@@ -68,6 +68,8 @@ class Layout:
         unused: Matches tensors that may be there but carry nothing of their own.
         write_config: Gives the keys of ``config.json``, quantisation apart; ``None`` for a layout
             that is only read.
+        common_dtype: Where parts differ in floating-point type on purpose, the type that holds them
+            best if they are to be one; a load that names no type leaves each tensor in its own.
         derived: Gives tensors, by external name, that the format stores though the network computes
             them.
     """
@@ -83,6 +85,7 @@ class Layout:
     unused: re.Pattern[str] | None = None
     write_config: Callable[[ModelConfig], dict[str, Any]] | None = None
     derived: Callable[[ModelConfig], Mapping[str, mx.array]] = _nothing
+    common_dtype: mx.Dtype | None = None
 
     def config_format(self, values: Mapping[str, Any]) -> ConfigFormat | None:
         """The format of a configuration that fits this layout; ``None`` if it does not."""

@@ -54,7 +54,9 @@ def load_model(
     model = build_model(checkpoint.config)
     settings = check_tensors(checkpoint, parameter_shapes(model))
     nn.quantize(model, class_predicate=lambda path, _: _quantize_arguments(settings.get(path)))
-    weights = _read_all(checkpoint, checkpoint.dtype if dtype is None else dtype)
+    if dtype is None and checkpoint.layout.common_dtype is None:
+        dtype = checkpoint.dtype
+    weights = _read_all(checkpoint, dtype)
     model.load_weights(list(weights.items()))
     model.eval()
     if not lazy:
@@ -190,13 +192,15 @@ def _quantize_arguments(setting: QuantizationConfig | None) -> bool | dict[str, 
     return {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
 
 
-def _read_all(checkpoint: Checkpoint, dtype: mx.Dtype) -> dict[str, mx.array]:
+def _read_all(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:
     return {name: read_as(tensor, dtype) for name, tensor in checkpoint.tensors.items()}
 
 
-def read_as(tensor: LazyTensor, dtype: mx.Dtype) -> mx.array:
-    """A tensor's data, cast to ``dtype`` if it is floating point, as codes are not."""
+def read_as(tensor: LazyTensor, dtype: mx.Dtype | None) -> mx.array:
+    """A tensor's data; floating point, as codes are not, is cast to ``dtype`` if one is given."""
     array = tensor.read()
+    if dtype is None:
+        return array
     return array.astype(dtype) if mx.issubdtype(array.dtype, mx.floating) else array
 
 

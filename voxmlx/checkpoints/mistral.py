@@ -35,21 +35,20 @@ def layer_names(inside: str, outside: str) -> list[tuple[str, str]]:
     return norms + attention + mlp
 
 
-_REALTIME_NAMES = NameMap(
-    [
-        ("encoder.conv1", f"{_WHISPER}.conv_layers.0.conv"),
-        ("encoder.conv2", f"{_WHISPER}.conv_layers.1.conv"),
-        *layer_names("encoder.layers.{}", f"{_WHISPER}.transformer.layers.{{}}"),
-        ("encoder.norm", f"{_WHISPER}.transformer.norm"),
-        ("adapter.linear_1", f"{_EMBEDDINGS}.audio_language_projection.0"),
-        ("adapter.linear_2", f"{_EMBEDDINGS}.audio_language_projection.2"),
-        ("decoder.embed_tokens", f"{_EMBEDDINGS}.tok_embeddings"),
-        *layer_names("decoder.layers.{}", "layers.{}"),
-        ("decoder.layers.{}.ada_norm.linear_1", "layers.{}.ada_rms_norm_t_cond.0"),
-        ("decoder.layers.{}.ada_norm.linear_2", "layers.{}.ada_rms_norm_t_cond.2"),
-        ("decoder.norm", "norm"),
-    ]
+REALTIME_NAMES = (
+    ("encoder.conv1", f"{_WHISPER}.conv_layers.0.conv"),
+    ("encoder.conv2", f"{_WHISPER}.conv_layers.1.conv"),
+    *layer_names("encoder.layers.{}", f"{_WHISPER}.transformer.layers.{{}}"),
+    ("encoder.norm", f"{_WHISPER}.transformer.norm"),
+    ("adapter.linear_1", f"{_EMBEDDINGS}.audio_language_projection.0"),
+    ("adapter.linear_2", f"{_EMBEDDINGS}.audio_language_projection.2"),
+    ("decoder.embed_tokens", f"{_EMBEDDINGS}.tok_embeddings"),
+    *layer_names("decoder.layers.{}", "layers.{}"),
+    ("decoder.layers.{}.ada_norm.linear_1", "layers.{}.ada_rms_norm_t_cond.0"),
+    ("decoder.layers.{}.ada_norm.linear_2", "layers.{}.ada_rms_norm_t_cond.2"),
+    ("decoder.norm", "norm"),
 )
+"""Module paths, internal and external."""
 
 
 def read_audio(args: Section) -> AudioConfig:
@@ -157,7 +156,7 @@ MISTRAL_REALTIME = Layout(
     name="Mistral",
     model_type=REALTIME,
     mark=re.compile(r"mm_streams_embeddings\."),
-    names=_REALTIME_NAMES,
+    names=NameMap(REALTIME_NAMES),
     config_formats=(PARAMS,),
     kernel_last=True,
     unused=re.compile(r"^output\.weight$"),  # the head is tied to the embedding

@@ -8,9 +8,11 @@ import mlx.nn as nn
 
 from voxmlx.checkpoints.hf import HF_REALTIME
 from voxmlx.checkpoints.layout import Layout
+from voxmlx.checkpoints.marlin import MARLIN_REALTIME, unpack_marlin
 from voxmlx.checkpoints.mistral import MISTRAL_REALTIME
 from voxmlx.checkpoints.mlx_audio import MISTRAL_IN_MLX_AUDIO, MLX_AUDIO_REALTIME
 from voxmlx.checkpoints.old_voxmlx import OLD_VOXMLX_REALTIME
+from voxmlx.checkpoints.safetensors import LazyTensor
 from voxmlx.checkpoints.voxtral_hf import HF_VOXTRAL, MLX_AUDIO_VOXTRAL
 from voxmlx.checkpoints.voxtral_mistral import MISTRAL_VOXTRAL
 from voxmlx.config import ModelConfig
@@ -24,6 +26,7 @@ MODELS: dict[str, Callable[[ModelConfig], nn.Module]] = {
 """Networks by ``model_type``."""
 
 LAYOUTS: tuple[Layout, ...] = (
+    MARLIN_REALTIME,
     MISTRAL_REALTIME,
     MISTRAL_IN_MLX_AUDIO,
     MLX_AUDIO_REALTIME,
@@ -33,6 +36,9 @@ LAYOUTS: tuple[Layout, ...] = (
     HF_VOXTRAL,
 )
 """Layouts that can be read, told apart by the names of their tensors."""
+
+PACKINGS: tuple[Callable[[dict[str, LazyTensor]], dict[str, LazyTensor]], ...] = (unpack_marlin,)
+"""Foreign packings, each taken apart into plain tensors or MLX's own codes before names matter."""
 
 PUBLISHED: dict[str, Layout] = {
     "voxtral_realtime": MLX_AUDIO_REALTIME,

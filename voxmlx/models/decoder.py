@@ -157,6 +157,8 @@ class Decoder(nn.Module):
         """Scores of the next token, ``(B, T, D) -> (B, T, vocab)``."""
         B, T, D = hidden.shape
         rows = hidden.reshape(B * T, D)
-        tied = self.config.tied_embeddings
-        scores = self.embed_tokens.as_linear(rows) if tied else self.lm_head(rows)
+        head = self.embed_tokens if self.config.tied_embeddings else self.lm_head
+        if mx.issubdtype(head.weight.dtype, mx.floating):
+            rows = rows.astype(head.weight.dtype)  # or MLX would widen the whole matrix
+        scores = head.as_linear(rows) if self.config.tied_embeddings else head(rows)
         return scores.reshape(B, T, -1)

@@ -91,4 +91,5 @@ class VoxtralRealtime(nn.Module):
         Returns:
             ``(B, T, D)``.
         """
-        return self.decoder(audio + self.decoder.embed_tokens(tokens), cache, conditioning)
+        words = self.decoder.embed_tokens(tokens).astype(self.dtype)
+        return self.decoder(audio.astype(self.dtype) + words, cache, conditioning)
