@@ -14,7 +14,7 @@ import mlx.core as mx
 
 from voxmlx.generation.rules import LogitRule, initial_states, next_states, total_bias
 from voxmlx.generation.sampling import check_sampling, sample
-from voxmlx.generation.speculative import Guesser
+from voxmlx.generation.speculative import Guesser, count_right
 
 
 @dataclass(frozen=True)
@@ -172,19 +172,19 @@ class Row:
             self.known = self.known[len(placed) :]
             self._drop(len(placed))
             return [], len(placed)
-        guesses = [*placed[n_known:], None]
+        guesses = placed[n_known:]
         tokens: list[GeneratedToken] = []
-        outputs = zip(ids, logprobs, alternatives, guesses, strict=True)
-        for token_id, logprob, others, guess in outputs:
+        outputs = list(zip(ids, logprobs, alternatives, strict=True))
+        for token_id, logprob, others in outputs[: count_right(guesses, ids) + 1]:
             others = tuple(others[: self.options.n_alternatives])
             tokens.append(GeneratedToken(self.n_tokens, token_id, logprob, others))
             self.n_tokens += 1
             self._states = next_states(self.options.rules, self._states, token_id)
             self.finished = token_id == self._eos
-            if self.finished or token_id != guess:
+            if self.finished:
                 break
         n_right = len(tokens) - 1
-        self.guesser.learn([t.id for t in tokens], len(guesses) - 1, ids[len(tokens) :])
+        self.guesser.learn([t.id for t in tokens], len(guesses), ids[len(tokens) :])
         self.known = [tokens[-1].id]
         self._drop(n_known + n_right)
         return tokens, n_known + n_right

@@ -16,6 +16,19 @@ N_CONTEXT = 2
 """Tokens that a remembered continuation looks back on."""
 
 
+def count_right(guesses: Sequence[int], ids: Sequence[int]) -> int:
+    """How many guesses hold: those before the first that the network did not choose.
+
+    Args:
+        guesses: Tokens placed unproven.
+        ids: The network's choice in the place of each, and more.
+    """
+    for n, (guess, token_id) in enumerate(zip(guesses, ids, strict=False)):
+        if guess != token_id:
+            return n
+    return len(guesses)
+
+
 class Guesser:
     """Guesses one row's tokens.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
-from voxmlx.cache.growing import GrowingKVCache
+from voxmlx.cache.ring import RingKVCache
 from voxmlx.config import ModelConfig, WhisperEncoderConfig
 from voxmlx.errors import ConfigError
 from voxmlx.models.adapter import Adapter
@@ -69,6 +69,6 @@ class Voxtral(nn.Module):
         """Embeddings of ids, ``(1, n, D)``."""
         return self.decoder.embed_tokens(mx.array([ids], dtype=mx.int32))
 
-    def __call__(self, x: mx.array, cache: GrowingKVCache) -> mx.array:
+    def __call__(self, x: mx.array, cache: RingKVCache) -> mx.array:
         """Hidden states of the next positions, ``(B, T, D) -> (B, T, D)``."""
         return self.decoder(x, cache)
