@@ -12,8 +12,10 @@ from voxmlx.audio.decode import AudioReader, open_audio
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import ModelConfig
+from voxmlx.errors import CheckpointError
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.endless import OnEos
+from voxmlx.streaming.iterate import iterate
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.tokenizer import Tokenizer
@@ -142,13 +144,7 @@ def transcribe_events(
 ) -> Iterator[Event]:
     """Run a session over a whole recording; the session's result is complete at the end."""
     with audio if isinstance(audio, AudioReader) else open_audio(audio, sample_rate) as reader:
-        for samples in reader:
-            session.feed(samples)
-            while session.pending:
-                yield from session.step()
-    session.close()
-    while not session.done:
-        yield from session.step()
+        yield from iterate(session, reader)
 
 
 def load(
@@ -174,7 +170,14 @@ def load(
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
     loaded = load_model(folder, dtype)
-    return Pipeline(loaded.model, Tokenizer.from_file(loaded.tokenizer_path))
+    tokenizer = Tokenizer.from_file(loaded.tokenizer_path)
+    n_vocab = loaded.config.decoder.vocab_size
+    if tokenizer.n_vocab != n_vocab:
+        raise CheckpointError(
+            f"{loaded.tokenizer_path}: has {tokenizer.n_vocab} ids, but the network {n_vocab}; "
+            "download the model again"
+        )
+    return Pipeline(loaded.model, tokenizer)
 
 
 def _dtype(name: str) -> mx.Dtype:

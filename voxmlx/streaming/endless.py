@@ -54,6 +54,8 @@ class EndlessStream:
         self._silence: mx.array | None = None
         self._rows = _Rows()
         self.n_restarts = 0
+        self.end: int | None = None
+        """Positions that hold audio, once that is known; behind them EOS is believed."""
 
     @property
     def n_tokens(self) -> int:
@@ -74,7 +76,7 @@ class EndlessStream:
 
     @property
     def finished(self) -> bool:
-        """Whether the model ended the stream and no restart is wanted."""
+        """Whether the model ended the stream for good."""
         return self._stream.finished
 
     def add(self, audio: mx.array) -> None:
@@ -92,11 +94,14 @@ class EndlessStream:
         """Decode up to ``max_tokens`` tokens of those ready."""
         first = self._first_index
         tokens = [replace(t, index=first + t.index) for t in self._stream.step(max_tokens)]
-        if self._stream.finished and self._on_eos == "restart":
+        if self._stream.finished and self._on_eos == "restart" and not self._all_due():
             self._restart()
         if self._silence is not None:
             self._rows.drop_before(self.n_heard - self._n_recent + 1)
         return tokens
+
+    def _all_due(self) -> bool:
+        return self.end is not None and self.n_heard + 1 - self._n_recent >= self.end
 
     def _restart(self) -> None:
         """Open a fresh decoder whose first output follows the EOS."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 
@@ -130,7 +131,7 @@ class StreamingSession:
 
     @property
     def ended(self) -> bool:
-        """Whether the model ended the stream and ``on_eos`` is ``"stop"``; later audio is lost."""
+        """Whether the model ended the stream for good; audio that comes now is not heard."""
         return self._stream.finished
 
     @property
@@ -142,6 +143,11 @@ class StreamingSession:
     def duration_s(self) -> float:
         """Audio fed so far."""
         return self._n_audio / self._audio.sample_rate
+
+    @property
+    def settled_s(self) -> float:
+        """No word that is still to come ends before this time of the audio."""
+        return self._transcript.settled_s
 
     @property
     def lag_s(self) -> float:
@@ -206,6 +212,8 @@ class StreamingSession:
             return
         self._drain_resampler()
         self._end_s = self._n_stream / self._audio.sample_rate
+        n_positions = math.ceil(self._n_stream / self._audio.samples_per_token)
+        self._stream.end = self._model.config.n_left_pad_tokens + n_positions
         if self._n_audio != self._n_flushed or not self._n_stream:
             self._pad()
         # Half a mel window of zeros completes the last frame without making another position.

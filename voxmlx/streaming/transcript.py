@@ -29,6 +29,11 @@ class Transcript:
         self._started = False
         self._last_id: int | None = None
 
+    @property
+    def settled_s(self) -> float:
+        """No word that is still to come ends before this time of the audio."""
+        return self._timeline.audio_s(self._grouper.settled_s)
+
     def add(self, token: GeneratedToken) -> list[Event]:
         """Take the next token."""
         self._last_id = token.id
@@ -36,7 +41,7 @@ class Transcript:
         events += self._words(
             self._grouper.add(token.index, token.id, math.exp(min(0.0, token.logprob)))
         )
-        return events + self._segments(self._segmenter.advance(self._settled_s()))
+        return events + self._segments(self._segmenter.advance(self.settled_s))
 
     def pause(self) -> list[Event]:
         """End the open word and segment, unless the model is still writing; more may follow."""
@@ -54,9 +59,6 @@ class Transcript:
         events = self._text(self._detokenizer.finalize())
         events += self._words(self._grouper.finalize())
         return events + self._segments(self._segmenter.finalize())
-
-    def _settled_s(self) -> float:
-        return self._timeline.audio_s(self._grouper.settled_s)
 
     def _text(self, text: str) -> list[Event]:
         if not self._started:
