@@ -20,7 +20,7 @@ from tests.tiny import tiny_tekken_dict
 SAMPLE_RATE = 16000
 ENCODER = {"dim": 64, "n_layers": 3, "n_heads": 4, "head_dim": 32, "hidden_dim": 128}
 DECODER = {"dim": 128, "n_layers": 3, "n_heads": 8, "n_kv_heads": 2, "head_dim": 32}
-HIDDEN_DIM, ADA_DIM = 192, 32
+HIDDEN_DIM, ADA_DIM, N_VOCAB = 192, 32, 1320
 EMBEDDING = "mm_streams_embeddings.embedding_module."
 TOWER = EMBEDDING + "whisper_encoder."
 SPREAD = EMBEDDING + "audio_language_projection.2.weight"
@@ -29,8 +29,7 @@ SPREAD = EMBEDDING + "audio_language_projection.2.weight"
 
 def params(encoder_window: int, decoder_window: int) -> dict[str, Any]:
     """Content of ``params.json``."""
-    vocab_size = tiny_tekken_dict()["config"]["default_vocab_size"]
-    common = {"norm_eps": 1e-5, "rope_theta": 1e6, "vocab_size": vocab_size, "causal": True}
+    common = {"norm_eps": 1e-5, "rope_theta": 1e6, "vocab_size": N_VOCAB, "causal": True}
     audio = {
         "sampling_rate": SAMPLE_RATE,
         "frame_rate": 12.5,
@@ -76,12 +75,11 @@ def params(encoder_window: int, decoder_window: int) -> dict[str, Any]:
 
 def shapes() -> dict[str, tuple[int, ...]]:
     """Every tensor of the checkpoint."""
-    vocab_size = tiny_tekken_dict()["config"]["default_vocab_size"]
     e, d = ENCODER["dim"], DECODER["dim"]
     heads = ENCODER["n_heads"] * ENCODER["head_dim"]
     q_dim, kv_dim = DECODER["n_heads"] * 32, DECODER["n_kv_heads"] * 32
     out: dict[str, tuple[int, ...]] = {
-        EMBEDDING + "tok_embeddings.weight": (vocab_size, d),
+        EMBEDDING + "tok_embeddings.weight": (N_VOCAB, d),
         EMBEDDING + "audio_language_projection.0.weight": (d, 4 * e),
         SPREAD: (d, d),
         TOWER + "conv_layers.0.conv.weight": (e, 128, 3),
