@@ -41,6 +41,12 @@ class Format(str, Enum):
     ALL = "all"
 
 
+def _check_model(value: str | None) -> str | None:
+    if value == "":
+        raise typer.BadParameter("the name is empty")
+    return value
+
+
 def _check_delay(value: int | None) -> int | None:
     if value is not None and value not in SUPPORTED_DELAYS_MS:
         known = ", ".join(map(str, SUPPORTED_DELAYS_MS))
@@ -61,6 +67,7 @@ ModelOption = Annotated[
         "-m",
         metavar="FOLDER|REPO|tiny",
         envvar="VOXMLX_MODEL",
+        callback=_check_model,
         help="Model folder, Hugging Face repository, or the small built-in model. Default: "
         "Voxtral Mini 4B Realtime in 4 bits.",
     ),

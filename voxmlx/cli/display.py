@@ -103,6 +103,7 @@ class Display:
             get_renderable=lambda: self._render(bar),
             refresh_per_second=_REFRESH_HZ,
             transient=True,
+            redirect_stdout=False,
         )
 
     def _render(self, bar: Progress) -> RenderableType:

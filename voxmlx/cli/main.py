@@ -25,6 +25,8 @@ from voxmlx.version import __version__
 
 COMMANDS = ("transcribe",)
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
 EXAMPLES = """\
 voxmlx transcribe talk.mp3
 voxmlx transcribe *.mp4 --format srt --output-dir subtitles
@@ -69,9 +71,8 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
+@app.callback()
 def _options(
-    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -79,10 +80,7 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Print the help if there is no command."""
-    if context.invoked_subcommand is None:
-        print(context.get_help(), file=sys.stderr)
-        raise typer.Exit(2)
+    """Take the options before the command."""
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -91,6 +89,8 @@ def run(arguments: Sequence[str]) -> int:
         command = typer.main.get_command(app)
         code = command.main(list(arguments), prog_name="voxmlx", standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # some versions of Typer catch Ctrl-C themselves
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except UsageError as error:
         context = getattr(error, "ctx", None)
@@ -110,7 +110,7 @@ def run(arguments: Sequence[str]) -> int:
         return 1
     except (KeyboardInterrupt, typer.Abort):
         print_error("interrupted")
-        return 130
+        return _INTERRUPTED
 
 
 def main() -> None:
