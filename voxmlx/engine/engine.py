@@ -1,0 +1,338 @@
+"""The one thread that owns the device, and the door through which other threads ask it.
+
+Everything that touches MLX happens on this thread, the loading of the model included.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import mlx.core as mx
+
+from voxmlx.config import EncoderConfig, ModelConfig
+from voxmlx.engine.job import Job
+from voxmlx.engine.pool import Pool
+from voxmlx.engine.request import (
+    EngineFullError,
+    EngineStoppedError,
+    Kind,
+    TurnOptions,
+    Update,
+    UpdateCallback,
+)
+from voxmlx.engine.scheduler import MAX_SLICE, Limits, Scheduler
+from voxmlx.engine.turn import Command, Turn
+from voxmlx.errors import CheckpointError, VoxmlxError
+from voxmlx.generation.batch import MAX_STEP
+from voxmlx.generation.row import SpecialIds
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.pipeline import Pipeline
+
+LIVE_POSITIONS = 25
+"""Positions (80 ms) of one live turn that an encoder pass takes at most."""
+LIVE_PASSES = 4
+"""Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tick:
+    """What a tick did."""
+
+    seconds: float
+    n_live: int
+    n_files: int
+    n_waiting: int
+    n_tokens: int
+    kv_bytes: int
+
+
+class EngineError(VoxmlxError):
+    """The device failed; the turn is lost, later ones may work."""
+
+
+class Engine:
+    """Transcribe many turns at once.
+
+    Args:
+        load: Opens the model; called on the engine's thread.
+        limits: What may be taken on.
+        observe: Called after each tick, on the device thread.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[], Pipeline],
+        limits: Limits | None = None,
+        observe: Callable[[Tick], None] | None = None,
+    ):
+        self.limits = Limits() if limits is None else limits
+        self._load = load
+        self._observe = observe
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._numbers = itertools.count()
+        self._scheduler = Scheduler(self.limits)
+        self._jobs: dict[int, Job] = {}
+        self._pools: dict[Kind, Pool] = {}
+        self._thread = threading.Thread(target=self._run, name="voxmlx-engine", daemon=True)
+        self._ready = threading.Event()
+        self._stopping = threading.Event()
+        self._failure: BaseException | None = None
+        self._pipeline: Pipeline | None = None
+        self._last_tick_s = time.monotonic()
+
+    def start(self) -> None:
+        """Load the model and begin; returns when turns can be opened.
+
+        Raises:
+            VoxmlxError: If the model cannot be loaded.
+        """
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self, timeout_s: float = 30.0) -> None:
+        """End the thread; turns still open end with :class:`EngineStoppedError`."""
+        self._stopping.set()
+        self._commands.put(None)
+        self._thread.join(timeout_s)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the device thread works and has a model."""
+        return self._ready.is_set() and self._thread.is_alive() and not self._stopping.is_set()
+
+    @property
+    def config(self) -> ModelConfig:
+        """Numbers of the model."""
+        if self._pipeline is None:
+            raise RuntimeError("the engine has not started")
+        return self._pipeline.config
+
+    @property
+    def idle_s(self) -> float:
+        """Time since the device thread last showed that it lives."""
+        return time.monotonic() - self._last_tick_s
+
+    def open(self, options: TurnOptions, callback: UpdateCallback) -> Turn:
+        """Ask for a turn. Everything else, refusal included, comes through ``callback``."""
+        turn = Turn(next(self._numbers), options, callback, self._commands.put)
+        self._commands.put(Command(turn, "open"))
+        if not self.alive:
+            turn.tell(Update(error=EngineStoppedError("the engine is not running")))
+        return turn
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        finally:
+            self._pools.clear()
+            # MLX aborts the process at exit if a thread with streams of its own just ends.
+            getattr(mx, "clear_streams", lambda: None)()
+
+    def _serve(self) -> None:
+        try:
+            self._pipeline = self._load()
+            self._open_pools(self._pipeline)
+        except BaseException as error:  # told to start(), which raises it
+            self._failure = error
+            self._ready.set()
+            return
+        self._ready.set()
+        while not self._stopping.is_set():
+            self._take_commands()
+            if self._stopping.is_set():
+                break
+            try:
+                self._tick(self._pipeline)
+            except Exception as error:
+                _logger.exception("the device failed")
+                self._fail_all(EngineError(f"the device failed: {type(error).__name__}"))
+                self._open_pools(self._pipeline)
+        self._fail_all(EngineStoppedError("the server stopped"))
+
+    def _open_pools(self, pipeline: Pipeline) -> None:
+        if not isinstance(pipeline.model, VoxtralRealtime):
+            raise CheckpointError(
+                f"{pipeline.config.model_type} is an offline model; "
+                "the server needs a realtime one (Voxtral-Mini-4B-Realtime)"
+            )
+        tokenizer = pipeline.tokenizer
+        ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
+        rows = {Kind.LIVE: self.limits.max_live, Kind.FILE: self.limits.max_files}
+        positions = {Kind.LIVE: LIVE_POSITIONS, Kind.FILE: MAX_SLICE}
+        self._pools = {
+            kind: Pool(pipeline.model, ids, max(1, rows[kind]), positions[kind]) for kind in Kind
+        }
+
+    def _take_commands(self) -> None:
+        """Take what was asked since the last tick; waits if there is nothing else to do."""
+        idle = not any(job.pending for job in self._jobs.values())
+        try:
+            command = self._commands.get(timeout=0.5) if idle else self._commands.get_nowait()
+            while True:
+                if command is not None:
+                    self._take(command)
+                command = self._commands.get_nowait()
+        except queue.Empty:
+            return
+
+    def _take(self, command: Command) -> None:
+        number = command.turn.number
+        if command.name == "open":
+            self._admit(Job(command.turn))
+        elif command.name == "cancel":
+            self._remove(number)
+        elif number in self._jobs:
+            self._jobs[number].commands.append(command)
+        else:
+            command.turn.took(command)
+
+    def _admit(self, job: Job) -> None:
+        turn = job.turn
+        try:
+            runs = self._scheduler.submit(turn.number, turn.options.kind, self._turn_bytes(turn))
+        except EngineFullError as error:
+            turn.tell(Update(error=error))
+            return
+        self._jobs[turn.number] = job
+        if runs:
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        if self._pipeline is None:
+            return
+        with self._guard(job):
+            job.start(self._pipeline, self._pools[job.turn.options.kind])
+
+    def _tick(self, pipeline: Pipeline) -> None:
+        started = time.monotonic()
+        for job in list(self._jobs.values()):
+            if job.commands and self._scheduler.is_running(job.turn.number):
+                with self._guard(job):
+                    job.obey()
+        live, files = self._pending(Kind.LIVE), self._pending(Kind.FILE)
+        n_tokens = self._work(Kind.LIVE, {job: LIVE_POSITIONS for job in live.values()})
+        shares = {files[number]: n for number, n in self._scheduler.plan_files(files)}
+        if shares:
+            n_tokens += self._work(Kind.FILE, shares)
+        self._last_tick_s = time.monotonic()
+        if live and shares:
+            self._scheduler.ticked(self._last_tick_s - started)
+        if self._observe is not None and (live or shares):
+            self._observe(self._report(self._last_tick_s - started, n_tokens))
+
+    def _work(self, kind: Kind, shares: dict[Job, int]) -> int:
+        """Encode and decode for some jobs of a pool; returns the number of tokens."""
+        if not shares:
+            return 0
+        pool = self._pools[kind]
+        parts = {job.backend: n for job, n in shares.items() if job.backend is not None}
+        pool.encode(parts)
+        n_tokens = self._collect(shares)
+        if kind is Kind.LIVE:
+            n_passes = LIVE_PASSES
+        else:
+            n_passes = max(shares.values()) if not self._scheduler.n_live else LIVE_PASSES
+        for _ in range(n_passes):
+            if not pool.decode():
+                break
+            n_tokens += self._collect(shares)
+        return n_tokens
+
+    def _collect(self, jobs: dict[Job, int]) -> int:
+        n_tokens = 0
+        for job in jobs:
+            if job.turn.number not in self._jobs or self._pipeline is None:
+                continue
+            with self._guard(job):
+                n_tokens += job.collect(self._pipeline.tokenizer)
+            if job.turn.over:
+                self._remove(job.turn.number)
+        return n_tokens
+
+    def _pending(self, kind: Kind) -> dict[int, Job]:
+        return {
+            number: job
+            for number, job in self._jobs.items()
+            if job.turn.options.kind is kind and job.pending
+        }
+
+    def _remove(self, number: int) -> None:
+        job = self._jobs.pop(number, None)
+        if job is not None:
+            job.close()
+        for admitted in self._scheduler.leave(number):
+            self._start(self._jobs[admitted])
+
+    def _fail_all(self, error: VoxmlxError) -> None:
+        for number, job in list(self._jobs.items()):
+            job.turn.tell(Update(error=error))
+            del self._jobs[number]
+            self._scheduler.leave(number)
+
+    def _guard(self, job: Job) -> _Guard:
+        return _Guard(self, job)
+
+    def fail(self, job: Job, error: VoxmlxError) -> None:
+        """End one turn; the others go on."""
+        job.turn.tell(Update(error=error))
+        self._remove(job.turn.number)
+
+    def _turn_bytes(self, turn: Turn) -> int:
+        """Memory for keys and values of a turn whose rings are full."""
+        if self._pipeline is None:
+            return 0
+        config = self._pipeline.config
+        if not isinstance(config.encoder, EncoderConfig):
+            return 0
+        live = turn.options.kind is Kind.LIVE
+        n_encode = (LIVE_POSITIONS if live else MAX_SLICE) * config.downsample_factor
+        encoder, decoder = config.encoder, config.decoder
+        window = decoder.sliding_window or 0
+        values = encoder.n_layers * encoder.n_kv_heads * encoder.head_dim
+        values *= encoder.sliding_window + n_encode
+        values += decoder.n_layers * decoder.n_kv_heads * decoder.head_dim * (window + MAX_STEP)
+        return 2 * values * self._pipeline.model.dtype.size
+
+    def _report(self, seconds: float, n_tokens: int) -> Tick:
+        scheduler = self._scheduler
+        kv_bytes = sum(pool.nbytes for pool in self._pools.values())
+        return Tick(
+            seconds, scheduler.n_live, scheduler.n_files, scheduler.n_waiting, n_tokens, kv_bytes
+        )
+
+
+class _Guard:
+    """Turns a fault of one turn's data into that turn's end."""
+
+    def __init__(self, engine: Engine, job: Job):
+        self._engine = engine
+        self._job = job
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        if isinstance(error, ValueError):
+            error = VoxmlxError(str(error))
+        elif not isinstance(error, VoxmlxError):
+            _logger.error("a turn failed", exc_info=error)
+            error = EngineError(f"the turn failed: {type(error).__name__}")
+        self._engine.fail(self._job, error)
+        return True
+
+
+def memory_in_use() -> int:
+    """Bytes that MLX holds."""
+    return int(mx.get_active_memory())

@@ -1,0 +1,192 @@
+"""Sessions that share one encoder batch and one decoder batch. Runs on the device thread alone.
+
+A session is the ordinary :class:`voxmlx.streaming.session.StreamingSession`; only where its
+embeddings and tokens are computed differs. A tick is: encode what all sessions have ready, hand
+the rows on, run passes of the decoder, hand the tokens on.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import mlx.core as mx
+import numpy as np
+
+from voxmlx.generation.batch import BatchDecoder
+from voxmlx.generation.encode import BatchEncoder
+from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.streaming.embedder import MelQueue
+
+
+class Pool:
+    """The two batches.
+
+    Args:
+        model: The network.
+        ids: Special ids of its tokenizer.
+        max_rows: Most sessions at a time.
+        max_positions: Most positions (80 ms) of a session that one encoder pass takes.
+    """
+
+    def __init__(self, model: VoxtralRealtime, ids: SpecialIds, max_rows: int, max_positions: int):
+        self.max_positions = max_positions
+        self.model = model
+        self.encoder = BatchEncoder(model, max_positions, max_rows)
+        self.decoder = BatchDecoder(model, ids, max_rows)
+        self._tokens: dict[int, PooledTokens] = {}
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by keys and values."""
+        return self.encoder.nbytes + self.decoder.nbytes
+
+    def encode(self, parts: Mapping[PooledBackend, int]) -> None:
+        """Embed audio of some sessions in one pass, each at most the given positions."""
+        mel = {}
+        embedders = {}
+        for backend, n in parts.items():
+            embedder = backend.embedder
+            frames = embedder.queue.take(min(n, self.max_positions))
+            if len(frames):
+                mel[embedder.row] = frames
+                embedders[embedder.row] = embedder
+        if mel:
+            for row, audio in self.encoder.encode(mel).items():
+                embedders[row].push(audio)
+
+    def decode(self) -> int:
+        """Run one pass of the decoder and return the tokens it gave."""
+        n = 0
+        for row, tokens in self.decoder.step().items():
+            self._tokens[row].push(tokens)
+            n += len(tokens)
+        return n
+
+    def join(self, tokens: PooledTokens, options: RowOptions) -> int:
+        """Give a decoder row to a session."""
+        row = self.decoder.join(options)
+        self._tokens[row] = tokens
+        return row
+
+    def leave(self, row: int) -> None:
+        """Take a decoder row back."""
+        self.decoder.leave(row)
+        del self._tokens[row]
+
+
+class PooledBackend:
+    """One session's part of a pool; a :class:`voxmlx.streaming.backend.Backend`.
+
+    Args:
+        pool: The batches.
+    """
+
+    def __init__(self, pool: Pool):
+        self._pool = pool
+        self.embedder = PooledEmbedder(pool)
+        self._tokens: PooledTokens | None = None
+
+    def open_embedder(self, max_rows: int) -> PooledEmbedder:
+        """The session's row of the encoder."""
+        return self.embedder
+
+    def open_tokens(self, ids: SpecialIds, options: RowOptions) -> PooledTokens:
+        """A fresh row of the decoder; an older one is given back."""
+        if self._tokens is not None:
+            self._tokens.close()
+        self._tokens = PooledTokens(self._pool, options)
+        return self._tokens
+
+    def close(self) -> None:
+        """Give both rows back."""
+        self.embedder.close()
+        if self._tokens is not None:
+            self._tokens.close()
+
+
+class PooledEmbedder:
+    """One row of the encoder; :class:`voxmlx.streaming.backend.Embedder`."""
+
+    def __init__(self, pool: Pool):
+        self.max_rows = pool.max_positions
+        self.queue = MelQueue(pool.model.config)
+        self.row = pool.encoder.join()
+        self._pool = pool
+        self._ready: deque[mx.array] = deque()
+        self._closed = False
+
+    @property
+    def n_ready(self) -> int:
+        """Positions that wait for the encoder or for the session."""
+        return self.queue.n_positions + sum(audio.shape[1] for audio in self._ready)
+
+    def feed(self, samples: np.ndarray) -> None:
+        """Take more audio."""
+        self.queue.feed(samples)
+
+    def push(self, audio: mx.array) -> None:
+        """Take embeddings from the pool, ``(1, n, D)``."""
+        self._ready.append(audio)
+
+    def encode(self, max_rows: int | None = None) -> mx.array:
+        """All embeddings that the pool has brought since."""
+        rows = [*self._ready, mx.zeros((1, 0, self._pool.model.config.decoder.dim))]
+        self._ready.clear()
+        return rows[0] if len(rows) <= 2 else mx.concatenate(rows[:-1], axis=1)
+
+    def drop(self) -> None:
+        """Forget what is ready."""
+        self.queue.drop()
+        self._ready.clear()
+
+    def close(self) -> None:
+        """Give the row back."""
+        if not self._closed:
+            self._closed = True
+            self._pool.encoder.leave(self.row)
+
+
+class PooledTokens:
+    """One row of the decoder; :class:`voxmlx.streaming.backend.Tokens`."""
+
+    def __init__(self, pool: Pool, options: RowOptions):
+        self.n_tokens = 0
+        self.finished = False
+        self._pool = pool
+        self._row: int | None = pool.join(self, options)
+        self._ready: deque[GeneratedToken] = deque()
+        self._ended = False
+
+    @property
+    def n_ready(self) -> int:
+        """Tokens that wait for a pass or for the session."""
+        waiting = 0 if self._row is None else self._pool.decoder.n_ready(self._row)
+        return waiting + len(self._ready)
+
+    def add(self, audio: mx.array) -> None:
+        """Queue embeddings for the next passes."""
+        if self._row is not None:
+            self._pool.decoder.add(self._row, audio)
+
+    def push(self, tokens: list[GeneratedToken]) -> None:
+        """Take tokens from the pool."""
+        self._ready.extend(tokens)
+        self._ended = self._row is not None and self._pool.decoder.finished(self._row)
+
+    def step(self, max_tokens: int) -> list[GeneratedToken]:
+        """Tokens that the pool has brought since."""
+        n = min(max_tokens, len(self._ready))
+        tokens = [self._ready.popleft() for _ in range(n)]
+        self.n_tokens += n
+        if self._ended and not self._ready:
+            self.finished = True
+            self.close()
+        return tokens
+
+    def close(self) -> None:
+        """Give the row back."""
+        if self._row is not None:
+            self._pool.leave(self._row)
+            self._row = None

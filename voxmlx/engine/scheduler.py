@@ -1,0 +1,160 @@
+"""Who may run, and who works in which tick. Plain numbers: no model, no audio, no threads.
+
+A turn waits, runs, and leaves. Live turns never wait: one that comes when every place is taken is
+turned away at once, because a microphone cannot be paused. Files wait in line. In a tick every
+live turn with audio goes first; files share what is left of the tick, in turn.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from voxmlx.engine.request import EngineFullError, Kind
+
+MIN_SLICE, MAX_SLICE = 2, 150
+"""Positions (80 ms) that one file may encode in a tick: least beside live turns, most alone."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the engine may take on.
+
+    Attributes:
+        max_live: Live turns at a time.
+        max_files: Files that are worked on at a time.
+        max_waiting: Files that wait for a place.
+        memory_bytes: Memory for all running turns; ``None`` sets no limit.
+        tick_s: How long a tick should last at most while live turns run: half a position, so
+            that work on a file costs a live turn less than one.
+    """
+
+    max_live: int = 16
+    max_files: int = 4
+    max_waiting: int = 64
+    memory_bytes: int | None = None
+    tick_s: float = 0.04
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for name in ("max_live", "max_files"):
+            value = getattr(self, name)
+            if not 0 <= value <= 64:
+                raise ValueError(f"{name} must be 0 to 64, got {value!r}")
+        if self.max_waiting < 0 or self.tick_s <= 0:
+            raise ValueError("max_waiting must be at least 0 and tick_s more than 0")
+
+
+class Scheduler:
+    """Keeps the book of turns; a turn is a number that the caller gives.
+
+    Args:
+        limits: What may be taken on.
+    """
+
+    def __init__(self, limits: Limits):
+        self.limits = limits
+        self._running: dict[int, tuple[Kind, int]] = {}
+        self._waiting: OrderedDict[int, int] = OrderedDict()
+        self._slice = MIN_SLICE
+        self._last_file = -1
+
+    @property
+    def n_live(self) -> int:
+        """Live turns that run."""
+        return self._count(Kind.LIVE)
+
+    @property
+    def n_files(self) -> int:
+        """Files that are worked on."""
+        return self._count(Kind.FILE)
+
+    @property
+    def n_waiting(self) -> int:
+        """Files in line."""
+        return len(self._waiting)
+
+    @property
+    def used_bytes(self) -> int:
+        """Memory promised to running turns."""
+        return sum(nbytes for _, nbytes in self._running.values())
+
+    def submit(self, turn: int, kind: Kind, nbytes: int) -> bool:
+        """Take on a turn that may need ``nbytes`` of memory.
+
+        Returns:
+            Whether it runs at once; otherwise it waits until :meth:`leave` names it.
+
+        Raises:
+            EngineFullError: If there is no place for it, now or ever.
+        """
+        budget = self.limits.memory_bytes
+        if budget is not None and nbytes > budget:
+            raise EngineFullError(f"a turn needs {nbytes} bytes, the server may use {budget}")
+        if self._fits(kind, nbytes) and not (kind is Kind.FILE and self._waiting):
+            self._running[turn] = (kind, nbytes)
+            return True
+        if kind is Kind.LIVE:
+            raise EngineFullError("every place for live audio is taken; try again later")
+        if len(self._waiting) >= self.limits.max_waiting:
+            raise EngineFullError("too many files are waiting; try again later")
+        self._waiting[turn] = nbytes
+        return False
+
+    def leave(self, turn: int) -> list[int]:
+        """Forget a turn, running or waiting.
+
+        Returns:
+            Turns that may run now.
+        """
+        self._waiting.pop(turn, None)
+        self._running.pop(turn, None)
+        admitted = []
+        while self._waiting:
+            first, nbytes = next(iter(self._waiting.items()))
+            if not self._fits(Kind.FILE, nbytes):
+                break
+            del self._waiting[first]
+            self._running[first] = (Kind.FILE, nbytes)
+            admitted.append(first)
+        return admitted
+
+    def is_running(self, turn: int) -> bool:
+        """Whether a turn has its place."""
+        return turn in self._running
+
+    def plan_files(self, ready: Iterable[int]) -> list[tuple[int, int]]:
+        """Shares of the files in the next tick.
+
+        Args:
+            ready: Files that have work.
+
+        Returns:
+            Files with the positions each may encode. Beside live turns it is one file with a
+            slice that keeps the tick short, the next one each time; otherwise all in full.
+        """
+        order = sorted(turn for turn in ready if self._running[turn][0] is Kind.FILE)
+        if not order:
+            return []
+        if not self.n_live:
+            return [(turn, MAX_SLICE) for turn in order]
+        later = [turn for turn in order if turn > self._last_file]
+        self._last_file = (later or order)[0]
+        return [(self._last_file, self._slice)]
+
+    def ticked(self, seconds: float) -> None:
+        """Learn from the length of a tick in which live turns and a file both worked."""
+        if seconds > self.limits.tick_s:
+            self._slice = max(MIN_SLICE, self._slice // 2)
+        elif seconds < self.limits.tick_s / 2:
+            self._slice = min(MAX_SLICE, self._slice + 2)
+
+    def _count(self, kind: Kind) -> int:
+        return sum(running is kind for running, _ in self._running.values())
+
+    def _fits(self, kind: Kind, nbytes: int) -> bool:
+        places = self.limits.max_live if kind is Kind.LIVE else self.limits.max_files
+        budget = self.limits.memory_bytes
+        room = budget is None or self.used_bytes + nbytes <= budget
+        return self._count(kind) < places and room
