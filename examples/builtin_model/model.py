@@ -15,23 +15,18 @@ from transformers import VoxtralRealtimeConfig, VoxtralRealtimeForConditionalGen
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
-_MASKS: dict[Any, Tensor] = {}
-
-
 def band_mask(blocks: int, heads: int, window: int, like: Tensor) -> Tensor:
     """(1, heads * blocks, window, 2 * window): 0 where a query of a block may look, -inf elsewhere.
 
     The keys of a block are those of the block before it and its own.
     """
-    key = (blocks, heads, window, like.device, like.dtype)
-    if key not in _MASKS:
-        q = torch.arange(window, device=like.device)[:, None]
-        k = torch.arange(2 * window, device=like.device)[None]
-        seen = (k > q) & (k <= q + window)
-        first = seen & (k >= window)
-        stack = torch.stack([first] + [seen] * (blocks - 1)).repeat(heads, 1, 1)
-        _MASKS[key] = torch.zeros(stack.shape, device=like.device, dtype=like.dtype).masked_fill_(~stack, -torch.inf)[None]
-    return _MASKS[key]
+    q = torch.arange(window, device=like.device)[:, None]
+    k = torch.arange(2 * window, device=like.device)[None]
+    seen = (k > q) & (k <= q + window)
+    first = seen & (k >= window)
+    block = torch.arange(blocks, device=like.device)[:, None, None]
+    stack = torch.where(block == 0, first, seen).repeat(heads, 1, 1)
+    return torch.where(stack, 0.0, -torch.inf).to(like.dtype)[None]
 
 
 def banded(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
@@ -118,7 +113,9 @@ class Trainee(nn.Module):
 
     def encode(self, mel: Tensor) -> Tensor:
         """(B, 128, F) log-mel to (B, F / 2, enc_dim)."""
-        return self.voxtral.model.audio_tower(input_features=mel, use_cache=False).last_hidden_state
+        tower = self.voxtral.model.audio_tower
+        frames = tower.embedder(mel).float()  # float32 residuals and rotary angles, also under autocast
+        return tower(inputs_embeds=frames, use_cache=False).last_hidden_state
 
     def adapt(self, hidden: Tensor) -> Tensor:
         """(B, 4 T, enc_dim) to (B, T, dec_dim)."""
@@ -132,7 +129,7 @@ class Trainee(nn.Module):
     def decode(self, tokens: Tensor, audio: Tensor, delays: Tensor) -> Tensor:
         """Teacher-forced logits (B, T, vocab)."""
         core = self.voxtral.model
-        x = core.language_model.embed_tokens(tokens) + audio
+        x = core.language_model.embed_tokens(tokens) + audio.float()
         out = core.language_model(inputs_embeds=x, t_cond=self.condition(delays), use_cache=False)
         return self.voxtral.lm_head(out.last_hidden_state)
 

@@ -25,7 +25,7 @@ from common import KOKORO_PHONES, N_SPECIAL, N_VOCAB, normalise
 
 TEST_SHARE = 0.02
 ENGLISH = "af am bf bm".split()
-ACCENTED = "ef_dora em_alex ff_siwis if_sara im_nicola pf_dora pm_alex hf_alpha hm_omega".split()
+ACCENTED = "ff_siwis im_nicola hf_alpha hm_omega".split()
 STYLE_ROWS = 200  # a style table has one row per length of the phoneme string
 PATTERN = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}']+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 

@@ -195,11 +195,9 @@ def main() -> None:
     if args.held_out:
         held_out(model, vocab, voices, args, device)
         return
-    lines = read_lines(args.text, "train")
-    random.Random(7).shuffle(lines)
-    lines = lines[args.worker :: args.workers]
     made, index, position = 0.0, len(list(args.out.glob(f"k{args.worker}_*.json"))), 0
     while time.time() - began < args.seconds:
+        lines = read_lines(args.text, "train")[args.worker :: args.workers]  # the file may have grown
         chunk = [lines[(position + i) % len(lines)] for i in range(min(args.lines_per_shard, len(lines)))]
         position += len(chunk)
         clips: list[dict[str, Any]] = []

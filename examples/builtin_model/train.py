@@ -1,0 +1,280 @@
+"""Step 3, on the GPU: train on the shards in a folder, also while they are still being made.
+
+    python train.py --data DIR --tekken tekken.json --sets DIR --out DIR --seconds 840
+
+Every `--save-every` seconds the averaged weights are scored and OUT/last.pt is written; started again with
+the same OUT it goes on from there. `--start-from FOLDER` begins with exported weights instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import multiprocessing
+import random
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from augment import OFFSET, Bank, Roughen, mask_mel, to_device
+from common import LEFT_PAD, N_SPECIAL, PAD, Bpe, Shape
+from evaluate import read_set, score
+from export import export
+from model import Trainee, log_mel, mel_filters
+from optim import Average, optimisers
+from plan import Bucket, Plans
+from torch import Tensor
+
+
+def ramp(u: float, start: float, stop: float, a: float, b: float) -> float:
+    """a before `start`, b after `stop`, linear between."""
+    x = min(1.0, max(0.0, (u - start) / (stop - start)))
+    return a + (b - a) * x
+
+
+class Schedule:
+    """Every setting that changes, as a function of the share `u` of the training time that is over."""
+
+    def __init__(self, warm: bool) -> None:
+        self.warm = warm
+
+    def rate(self, u: float) -> float:
+        """Learning rate as a share of the peak."""
+        up = min(1.0, u / 0.02 + 0.01)
+        return up if u < 0.35 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - 0.35) / 0.65))
+
+    def encoder_alone(self, u: float) -> bool:
+        return u < 0.07 and not self.warm
+
+    def phones(self, u: float) -> float:
+        return ramp(u, 0.15, 0.8, 1.0, 0.2)
+
+    def forget(self, u: float) -> float:
+        """Share of previous tokens that are replaced."""
+        return ramp(u, 0.4, 0.85, 0.30, 0.06)
+
+    def pad(self, u: float) -> float:
+        return ramp(u, 0.3, 0.8, 0.3, 0.7)
+
+    def strength(self, u: float) -> float:
+        return 1.0 if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
+
+    def real(self, u: float) -> float:
+        return ramp(u, 0.25, 0.6, 0.10, 0.10) if u < 0.25 else ramp(u, 0.25, 0.75, 0.10, 0.25)
+
+
+def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -> Tensor:
+    """Replace some of the generated tokens by a pad or by another text token."""
+    position = torch.arange(tokens.shape[1], device=tokens.device)[None]
+    mine = position > LEFT_PAD + delays[:, None]
+    draw = torch.rand(tokens.shape, generator=gen, device=tokens.device)
+    noise = torch.randint(N_SPECIAL, N_SPECIAL + 1_048, tokens.shape, generator=gen, device=tokens.device)
+    other = torch.where(draw < 0.3 * share, noise, torch.full_like(tokens, PAD))
+    return torch.where(mine & (draw < share), other, tokens)
+
+
+def losses(model: Trainee, mel: Tensor, labels: Tensor, plan: dict[str, Any], tokens: Tensor, schedule: Schedule,
+           u: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(total, text, phone) losses of a batch."""
+    hidden = model.encode(mel)
+    frame = torch.arange(labels.shape[1], device=labels.device)[None] * 320 - OFFSET
+    heard = (frame >= 0) & (frame < plan["samples"][:, None]) & (labels < 255)
+    phone = F.cross_entropy(model.phones(hidden).float().flatten(0, 1), torch.where(heard, labels, -100).flatten())
+    audio = model.adapt(hidden.detach() if schedule.encoder_alone(u) else hidden)
+    logits = model.decode(tokens, audio, plan["delays"]).float()
+    wanted = plan["targets"]
+    asked = wanted >= 0
+    weight = torch.where(wanted == PAD, schedule.pad(u), 1.0) * asked
+    ce = F.cross_entropy(logits.flatten(0, 1), wanted.clamp_min(0).flatten(), reduction="none").view_as(weight)
+    text = (ce * weight).sum() / weight.sum()
+    z = (logits.logsumexp(-1).square() * asked).sum() / asked.sum()
+    return text + schedule.phones(u) * phone + 1e-4 * z, text, phone
+
+
+class Feeder(threading.Thread):
+    """Moves new shards into the bank and names them in ORDER, where the planners find them."""
+
+    def __init__(self, folder: Path, bank: Bank) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.bank, self.known = folder, bank, set()
+        self.order = folder / "ORDER"
+        self.order.write_text("")
+        self.stop = False
+
+    def scan(self) -> None:
+        for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime):
+            if path.stem in self.known:
+                continue
+            try:
+                self.bank.add(path.stem)
+            except MemoryError as error:
+                print(error, flush=True)
+                self.stop = True
+                return
+            self.known.add(path.stem)
+            with open(self.order, "a") as file:
+                print(path.stem, file=file)
+
+    def run(self) -> None:
+        while not self.stop:
+            self.scan()
+            time.sleep(3)
+
+
+class Run:
+    """One training run: model, average, optimisers, clock, and how they are stored."""
+
+    def __init__(self, args: argparse.Namespace, device: str) -> None:
+        self.args, self.device = args, device
+        torch.manual_seed(args.seed)
+        self.shape = Shape(**json.loads(args.shape))
+        self.model = Trainee(self.shape).to(device)
+        self.judge = Trainee(self.shape).to(device).eval()
+        self.model.attention("banded")
+        self.judge.attention("sdpa")
+        self.elapsed, self.step = 0.0, 0
+        if args.start_from is not None:
+            from transformers import VoxtralRealtimeForConditionalGeneration
+
+            source = VoxtralRealtimeForConditionalGeneration.from_pretrained(args.start_from, dtype=torch.float32)
+            self.model.voxtral.load_state_dict(source.state_dict())
+        self.average = Average(self.model)
+        self.optimisers = optimisers(self.model, args.lr)
+        last = args.out / "last.pt"
+        if last.exists():
+            state = torch.load(last, map_location=device, weights_only=False)
+            self.model.load_state_dict(state["model"])
+            self.average.values = state["average"]
+            for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
+                optimiser.load_state_dict(saved)
+            self.elapsed, self.step = state["elapsed"], state["step"]
+        self.schedule = Schedule(args.start_from is not None)
+        self.bpe = Bpe(args.tekken)
+        self.filters = mel_filters(device)
+        self.sets = {p.name: read_set(p, args.eval_limit) for p in sorted(args.sets.iterdir()) if (p / "text.tsv").exists()}
+        self.began = time.time()
+
+    @property
+    def u(self) -> float:
+        return (self.elapsed + time.time() - self.began) / self.args.seconds
+
+    def save(self) -> None:
+        """Write last.pt and the averaged weights as an exported model."""
+        out = self.args.out
+        state = {"model": self.model.state_dict(), "average": self.average.values, "step": self.step,
+                 "optimisers": [o.state_dict() for o in self.optimisers], "elapsed": self.u * self.args.seconds}
+        torch.save(state, out / "last.tmp")
+        (out / "last.tmp").rename(out / "last.pt")
+        self.load_judge()
+        export(self.judge, out / "export", self.args.tekken)
+
+    @torch.no_grad()
+    def load_judge(self) -> None:
+        for p, value in zip(self.judge.parameters(), self.average.values, strict=True):
+            p.copy_(value)
+
+    def evaluate(self, delays: tuple[int, ...] = (6,)) -> None:
+        """Score the averaged weights on every test set."""
+        self.load_judge()
+        for name, clips in self.sets.items():
+            for delay in delays:
+                began = time.time()
+                line, pairs = score(self.judge, self.filters, self.bpe, clips, delay)
+                print(f"  {name:20} {delay * 80:5} ms {line} ({time.time() - began:.1f} s)  e.g. {pairs[3][1][:70]!r}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("--data", "--tekken", "--sets", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=840)
+    parser.add_argument("--save-every", type=float, default=90)
+    parser.add_argument("--start-from", type=Path, default=None)
+    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--buckets", default="72x192,72x192,30x448", help="batch x positions, in turn")
+    parser.add_argument("--workers", type=int, default=10)
+    parser.add_argument("--capacity", type=float, default=8e9, help="samples that the bank holds")
+    parser.add_argument("--shape", default="{}", help="JSON of common.Shape fields")
+    parser.add_argument("--eval-limit", type=int, default=100)
+    parser.add_argument("--eager", action="store_true", help="do not compile the layers")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch._dynamo.config.suppress_errors = True
+    torch._dynamo.config.automatic_dynamic_shapes = False
+    run = Run(args, device)
+    print(f"{sum(p.numel() for p in run.model.voxtral.parameters()) / 1e6:.3f} M parameters; at {run.u:.3f}", flush=True)
+    if not args.eager:
+        run.model.compile_layers()
+    buckets = [Bucket(*map(int, b.split("x"))) for b in args.buckets.split(",")]
+    bank = Bank(args.data, int(args.capacity), device)
+    feeder = Feeder(args.data, bank)
+    while not feeder.known:
+        feeder.scan()
+        time.sleep(1)
+    feeder.start()
+    real = multiprocessing.Value("d", run.schedule.real(run.u))
+    plans = Plans(args.data, args.tekken, buckets, real, args.seed * 100 + run.step)
+    loader = iter(torch.utils.data.DataLoader(plans, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None))
+    roughen = Roughen(device, max(b.length for b in buckets) * 1_280, args.seed)
+    gen = torch.Generator(device=device).manual_seed(args.seed + run.step)
+    train(run, loader, bank, roughen, gen, real)
+    run.save()
+    run.evaluate()
+    print(f"done after {run.step} steps", flush=True)
+
+
+def train(run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Generator, real: Any) -> None:
+    """Steps until the time is over."""
+    device, schedule = run.device, run.schedule
+    saved = noted = time.time()
+    heard, sums = 0.0, torch.zeros(2, device=device)
+    count = 0
+    params = [p for p in run.model.parameters()]
+    while (u := run.u) < 1:
+        real.value = schedule.real(u)
+        plan = to_device(next(loader), device)
+        with torch.no_grad():
+            wave, labels = bank.cut(plan["segments"], plan["tokens"].shape[1] * 1_280)
+            strength = schedule.strength(u) * random.random() ** 0.5
+            wave = roughen(wave, plan["samples"], plan["voiced"], strength)
+            mel = mask_mel(log_mel(wave, run.filters), strength, gen)
+            tokens = forget(plan["tokens"], plan["delays"], schedule.forget(u), gen)
+        with torch.autocast(device, torch.bfloat16):
+            total, text, phone = losses(run.model, mel, labels, plan, tokens, schedule, u)
+        total.backward()
+        torch.nn.utils.clip_grad_norm_(params, 1.0)
+        for optimiser in run.optimisers:
+            for group in optimiser.param_groups:
+                group["lr"] = run.args.lr * schedule.rate(u)
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        run.step += 1
+        run.average.update(min(0.999, (1 + run.step) / (10 + run.step)))
+        heard += plan["tokens"].numel() * 0.08
+        sums += torch.stack((text.detach(), phone.detach()))
+        count += 1
+        now = time.time()
+        if now - noted > 15:
+            mean = (sums / count).tolist()
+            rate = heard / (time.time() - noted)
+            print(f"u {u:.3f} step {run.step} text {mean[0]:.3f} phone {mean[1]:.3f} {rate:.0f} x real time, "
+                  f"{len(bank.base)} shards {bank.used / 57.6e6:.1f} h", flush=True)
+            noted, heard, count = time.time(), 0.0, 0
+            sums.zero_()
+        if now - saved > run.args.save_every:
+            run.save()
+            run.evaluate()
+            saved = noted = time.time()
+            heard, count = 0.0, 0
+            sums.zero_()
+
+
+if __name__ == "__main__":
+    main()
