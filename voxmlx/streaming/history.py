@@ -54,6 +54,8 @@ class History:
     def replay(self, tokenizer: Tokenizer, timeline: Timeline, token_ms: float) -> list[Event]:
         """All events so far, once more."""
         transcript = Transcript(tokenizer, timeline, token_ms)
+        if self._end_s is not None:
+            transcript.end(self._end_s)
         events: list[Event] = []
         pauses = set(self._pauses)
         for index, (token_id, logprob) in enumerate(zip(self._ids, self._logprobs, strict=True)):
@@ -61,5 +63,5 @@ class History:
             if index + 1 in pauses:
                 events += transcript.pause()
         if self._end_s is not None:
-            events += transcript.finalize(self._end_s)
+            events += transcript.finalize()
         return events

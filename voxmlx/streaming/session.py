@@ -158,6 +158,18 @@ class StreamingSession:
         left = self._model.config.n_left_pad_tokens * self._audio.samples_per_token
         return max(0, self._n_stream - max(0, heard - left)) / self._audio.sample_rate
 
+    @property
+    def timings(self) -> Timings:
+        """Where the time went so far."""
+        return Timings(
+            audio_s=self.duration_s,
+            encode_s=self._encode_s,
+            decode_s=self._decode_s,
+            first_text_s=self._first_text_s,
+            total_s=time.perf_counter() - self._started_s,
+            positions=self._history.n_tokens,
+        )
+
     def feed(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
         """Queue audio for the next :meth:`step`.
 
@@ -212,6 +224,7 @@ class StreamingSession:
             return
         self._drain_resampler()
         self._end_s = self._n_stream / self._audio.sample_rate
+        self._transcript.end(self._end_s)
         n_positions = math.ceil(self._n_stream / self._audio.samples_per_token)
         self._stream.end = self._model.config.n_left_pad_tokens + n_positions
         if self._n_audio != self._n_flushed or not self._n_stream:
@@ -244,7 +257,7 @@ class StreamingSession:
         if self._closed and nothing_left and not self._finalized:
             self._finalized = True
             self._history.end(self._end_s)
-            events += self._transcript.finalize(self._end_s)
+            events += self._transcript.finalize()
         if self._first_text_s is None and any(isinstance(e, TextDelta) for e in events):
             self._first_text_s = time.perf_counter() - self._started_s
         return events
@@ -260,14 +273,7 @@ class StreamingSession:
             words=[e.word for e in events if isinstance(e, WordEnd)],
             duration_s=self.duration_s,
             delay_ms=self.delay_ms,
-            timings=Timings(
-                audio_s=self.duration_s,
-                encode_s=self._encode_s,
-                decode_s=self._decode_s,
-                first_text_s=self._first_text_s,
-                total_s=time.perf_counter() - self._started_s,
-                positions=self._history.n_tokens,
-            ),
+            timings=self.timings,
         )
 
     def _open_stream(self, n_restarts: int) -> Tokens:

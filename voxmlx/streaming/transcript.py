@@ -49,13 +49,12 @@ class Transcript:
             return []
         return self._words(self._grouper.finalize()) + self._segments(self._segmenter.finalize())
 
-    def finalize(self, end_s: float) -> list[Event]:
-        """End the text.
-
-        Args:
-            end_s: End of the audio in the time of the stream; no word ends later.
-        """
+    def end(self, end_s: float) -> None:
+        """Note the end of the audio in the time of the stream: no word ends later."""
         self._grouper.duration_s = end_s
+
+    def finalize(self) -> list[Event]:
+        """End the text."""
         events = self._text(self._detokenizer.finalize())
         events += self._words(self._grouper.finalize())
         return events + self._segments(self._segmenter.finalize())
