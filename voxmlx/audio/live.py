@@ -23,10 +23,11 @@ class LiveSource(Protocol):
 
     Attributes:
         sample_rate: In Hz.
-        n_dropped: Samples that were lost because nobody took them in time.
+        can_wait: Whether it loses nothing if nobody reads for a while.
     """
 
     sample_rate: int
+    can_wait: bool
 
     @property
     def n_dropped(self) -> int:
@@ -118,6 +119,7 @@ class PacedSource:
         chunk_s: Length of the pieces that arrive at a time.
     """
 
+    can_wait = False
     n_dropped = 0
 
     def __init__(self, chunks: Iterable[Float32Array], sample_rate: int, chunk_s: float = 0.08):

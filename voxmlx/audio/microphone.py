@@ -122,6 +122,8 @@ class Microphone:
         AudioError: If there is no such device, or it may not be used.
     """
 
+    can_wait = False
+
     def __init__(self, device: str | int | None = None):
         self._sounddevice = _portaudio()
         self.device = find_device(device)

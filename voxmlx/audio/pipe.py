@@ -95,6 +95,8 @@ class PipeSource:
         AudioError: If it is empty, or holds another container.
     """
 
+    can_wait = True
+
     def __init__(self, descriptor: int, name: str, raw: PcmFormat):
         self._descriptor = descriptor
         self._name = name

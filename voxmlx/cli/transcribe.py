@@ -128,7 +128,9 @@ class _Transcriber:
 
         with open_audio(file) as reader:
             session = self._pipeline.file_session(
-                transcription_delay_ms=self._delay, temperature=self._temperature
+                transcription_delay_ms=self._delay,
+                temperature=self._temperature,
+                on_eos="restart",
             )
             with Display(reader.name, session, reader.duration_s, show_text) as display:
                 for event in transcribe_events(session, reader):

@@ -1,11 +1,14 @@
-"""How long after the end of a word its text came. Plain numbers."""
+"""How long after the end of a word its text came. It knows events; clocks are the caller's."""
 
 from __future__ import annotations
 
 from array import array
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
+
+from voxmlx.types import Event, TextDelta, WordEnd
 
 
 @dataclass(frozen=True)
@@ -21,19 +24,29 @@ class LatencySummary:
 
 
 class LatencyMeter:
-    """Collects the latencies of words."""
+    """Takes the events of a session and notes when the text of each word was complete."""
 
     def __init__(self) -> None:
         self._values = array("f")
+        self._shown: deque[tuple[int, float]] = deque()  # characters so far, and when they came
+        self._n_shown = 0
+        self._n_words = 0  # characters of all words so far
 
-    def add(self, word_end_s: float, emitted_s: float) -> None:
-        """Note a word.
+    def add(self, event: Event, now_s: float) -> None:
+        """Take an event.
 
         Args:
-            word_end_s: Its end in the audio.
-            emitted_s: When its text came, on the same clock: seconds since the audio began.
+            event: What a step returned.
+            now_s: Seconds since the audio began.
         """
-        self._values.append(emitted_s - word_end_s)
+        if isinstance(event, TextDelta):
+            self._n_shown += _n_characters(event.text)
+            self._shown.append((self._n_shown, now_s))
+        elif isinstance(event, WordEnd):
+            self._n_words += _n_characters(event.word.text)
+            while len(self._shown) > 1 and self._shown[0][0] < self._n_words:
+                self._shown.popleft()
+            self._values.append(self._shown[0][1] - event.word.end_s)
 
     def summary(self) -> LatencySummary | None:
         """The distribution so far; ``None`` without words."""
@@ -42,3 +55,7 @@ class LatencyMeter:
         values = np.array(self._values)
         p50, p90, p99, largest = map(float, np.percentile(values, [50, 90, 99, 100]))
         return LatencySummary(len(values), float(values.mean()), p50, p90, p99, largest)
+
+
+def _n_characters(text: str) -> int:
+    return sum(not char.isspace() for char in text)
