@@ -14,6 +14,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.kernels.bits import pack_bits, unpack_bits
 from voxmlx.quantization.codebook import lloyd_max, midpoints
 
 Parts = dict[str, mx.array]
@@ -129,11 +130,11 @@ class CodebookCodec:
         x = x.astype(mx.float32)
         norms = mx.linalg.norm(x, axis=-1, keepdims=True)
         codes = _bisect(self._bounds, x / mx.maximum(norms, 1e-8), self.bits)
-        return {"codes": _pack(codes, self.bits), "norms": norms.astype(mx.float16)}
+        return {"codes": pack_bits(codes, self.bits), "norms": norms.astype(mx.float16)}
 
     def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
         """The vectors that codes stand for, ``(B, H, C, K)``."""
-        units = self._table[_unpack(stored["codes"], self.bits)]
+        units = self._table[unpack_bits(stored["codes"], self.bits)]
         return (units * stored["norms"].astype(mx.float32)).astype(dtype)
 
     def scores(self, queries: mx.array, stored: Parts) -> mx.array:
@@ -173,23 +174,3 @@ def _bisect(bounds: mx.array, x: mx.array, bits: int) -> mx.array:
         trial = code + (1 << bit)
         code = mx.where(x > bounds[trial - 1], trial, code)
     return code
-
-
-def _pack(codes: mx.array, bits: int) -> mx.array:
-    """Eight codes in ``bits`` bytes, lowest bits first: ``(..., K)`` to ``(..., K * bits / 8)``."""
-    if bits == 8:
-        return codes.astype(mx.uint8)
-    groups = codes.reshape(*codes.shape[:-1], -1, 8)
-    words = (groups << (bits * mx.arange(8, dtype=mx.uint32))).sum(axis=-1, keepdims=True)
-    packed = words.astype(mx.uint32) >> (8 * mx.arange(bits, dtype=mx.uint32))
-    return (packed & 255).astype(mx.uint8).reshape(*codes.shape[:-1], -1)
-
-
-def _unpack(packed: mx.array, bits: int) -> mx.array:
-    """Take codes apart again, ``(..., K * bits / 8)`` to ``(..., K)``."""
-    if bits == 8:
-        return packed
-    groups = packed.reshape(*packed.shape[:-1], -1, bits).astype(mx.uint32)
-    words = (groups << (8 * mx.arange(bits, dtype=mx.uint32))).sum(axis=-1, keepdims=True)
-    codes = words.astype(mx.uint32) >> (bits * mx.arange(8, dtype=mx.uint32))
-    return (codes & ((1 << bits) - 1)).reshape(*packed.shape[:-1], -1)
