@@ -15,6 +15,7 @@ FLOORS: list[set[str]] = [
     {"models"},
     {"checkpoints", "generation"},
     {"streaming"},
+    {"offline"},
     {"pipeline"},
     {"engine"},
     {"server", "evaluate", "batch", "benchmark"},

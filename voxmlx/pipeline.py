@@ -13,7 +13,9 @@ from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import ModelConfig
 from voxmlx.errors import CheckpointError
+from voxmlx.models.voxtral import Voxtral
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.offline import OfflinePipeline
 from voxmlx.streaming.endless import OnEos
 from voxmlx.streaming.iterate import iterate
 from voxmlx.streaming.options import StreamOptions
@@ -149,7 +151,7 @@ def transcribe_events(
 
 def load(
     path_or_repo: str | Path, *, dtype: mx.Dtype | str | None = None, revision: str | None = None
-) -> Pipeline:
+) -> Pipeline | OfflinePipeline:
     """Open a model.
 
     Args:
@@ -160,7 +162,8 @@ def load(
         revision: Branch, tag or commit of the repository.
 
     Returns:
-        The model, ready to transcribe.
+        The model, ready to transcribe: a :class:`Pipeline` for realtime models, an
+        :class:`~voxmlx.offline.OfflinePipeline` for Voxtral-Mini-3B.
 
     Raises:
         HubError: If the repository cannot be had.
@@ -177,6 +180,8 @@ def load(
             f"{loaded.tokenizer_path}: has {tokenizer.n_vocab} ids, but the network {n_vocab}; "
             "download the model again"
         )
+    if isinstance(loaded.model, Voxtral):
+        return OfflinePipeline(loaded.model, tokenizer)
     return Pipeline(loaded.model, tokenizer)
 
 

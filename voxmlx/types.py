@@ -70,6 +70,22 @@ class Transcription:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a model answered in a conversation.
+
+    ``finish_reason`` is ``"stop"`` where the model ended its answer, ``"length"`` where a limit
+    did. ``n_reused`` of the ``n_prompt`` positions of the prompt were left by an earlier call.
+    """
+
+    text: str
+    tokens: list[int]
+    finish_reason: str
+    n_prompt: int = 0
+    n_reused: int = 0
+    timings: Timings = field(default_factory=Timings)
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """New settled text of a stream; the deltas joined are the text."""
 

@@ -63,6 +63,13 @@ class TextDecoder:
         eos_id: Ends a text.
         context: Most positions, prompt and text together.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+
+    Attributes:
+        encode_s: Time spent on audio, in seconds, of all prompts.
+        decode_s: Time spent in the decoder.
+        n_passes: Passes of the decoder.
+        n_reused: Positions of the last prompt that were in the cache.
+        busy: Whether a text is being decoded.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class TextDecoder:
         self.decode_s = 0.0
         self.n_passes = 0
         self.n_reused = 0
+        self.busy = False
         self._model = model
         self._eos = eos_id
         self._mel = LogMelSpectrogram(model.config.audio)
@@ -91,9 +99,21 @@ class TextDecoder:
     def generate(self, prompt: Prompt, options: TextOptions) -> Iterator[int]:
         """Decode the text after a prompt, id by id; EOS is the last one if it was reached.
 
+        One text at a time; closing the iterator ends it.
+
         Raises:
             ValueError: If the prompt leaves no room in the context.
+            RuntimeError: If another text is being decoded.
         """
+        if self.busy:
+            raise RuntimeError("one text at a time; finish or close the other iterator")
+        self.busy = True
+        try:
+            yield from self._generate(prompt, options)
+        finally:
+            self.busy = False
+
+    def _generate(self, prompt: Prompt, options: TextOptions) -> Iterator[int]:
         room = self.context - len(prompt)
         if room < 1:
             raise ValueError(

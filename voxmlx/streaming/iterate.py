@@ -7,15 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Protocol
 
 import numpy as np
 
-from voxmlx.streaming.session import StreamingSession
 from voxmlx.types import Event
 
 
+class Session(Protocol):
+    """What a loop needs of a session."""
+
+    @property
+    def pending(self) -> bool:
+        """Whether a :meth:`step` has work to do."""
+
+    @property
+    def done(self) -> bool:
+        """Whether every event was returned."""
+
+    def feed(self, samples: np.ndarray, sample_rate: int | None = None) -> None:
+        """Queue audio."""
+
+    def close(self) -> None:
+        """End the audio."""
+
+    def step(self) -> list[Event]:
+        """Do a bounded piece of work and return what it settled."""
+
+
 def iterate(
-    session: StreamingSession, source: Iterable[np.ndarray], sample_rate: int | None = None
+    session: Session, source: Iterable[np.ndarray], sample_rate: int | None = None
 ) -> Iterator[Event]:
     """Run a session over audio that a loop gives, and close it where the loop ends.
 
@@ -32,7 +53,7 @@ def iterate(
 
 
 async def iterate_async(
-    session: StreamingSession,
+    session: Session,
     source: AsyncIterable[np.ndarray] | Iterable[np.ndarray],
     sample_rate: int | None = None,
 ) -> AsyncIterator[Event]:
@@ -56,7 +77,7 @@ async def iterate_async(
         await asyncio.sleep(0)
 
 
-def finish(session: StreamingSession) -> Iterator[Event]:
+def finish(session: Session) -> Iterator[Event]:
     """Close a session and give its last events."""
     session.close()
     while not session.done:
