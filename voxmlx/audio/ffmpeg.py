@@ -43,8 +43,10 @@ class FFmpegDecoder:
             self._container = av.open(
                 SteadyFile(file), "r", container_options=_OPTIONS, metadata_errors="replace"
             )
-        except (av.FFmpegError, OSError) as error:
+        except av.FFmpegError as error:
             raise AudioError(f"{name}: not a recording in a known format; {READABLE}") from error
+        except OSError as error:
+            raise AudioError(f"{name}: cannot be read: {error.strerror}") from error
         try:
             self._stream = self._audio_stream()
         except AudioError:
@@ -99,8 +101,8 @@ class FFmpegDecoder:
         while True:
             try:
                 packet = next(packets)
-            except StopIteration:
-                break
+            except (StopIteration, IndexError):
+                break  # IndexError: PyAV ends so when streams appeared after the first packets
             except (av.FFmpegError, OSError) as error:
                 logger.warning("%s: cannot be read to its end (%s)", self._name, error.strerror)
                 break
