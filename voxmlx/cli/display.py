@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from voxmlx.types import Event, SegmentEnd, TextDelta
 
@@ -19,9 +19,15 @@ if TYPE_CHECKING:
     from rich.live import Live
     from rich.progress import Progress
 
-    from voxmlx.streaming.session import StreamingSession
-
 _REFRESH_HZ = 8
+
+
+class Session(Protocol):
+    """What progress needs to know."""
+
+    @property
+    def duration_s(self) -> float:
+        """Audio taken so far."""
 
 
 class Display:
@@ -34,9 +40,7 @@ class Display:
         show_text: Whether the text goes to standard output.
     """
 
-    def __init__(
-        self, name: str, session: StreamingSession, duration_s: float | None, show_text: bool
-    ):
+    def __init__(self, name: str, session: Session, duration_s: float | None, show_text: bool):
         self._session = session
         self._show_text = show_text
         self._draft = ""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from voxmlx.errors import AudioError, OutputError
 
 if TYPE_CHECKING:
     from voxmlx.pipeline import Pipeline
+    from voxmlx.streaming.session import StreamingSession
     from voxmlx.types import Transcription
 
 EXAMPLES = """\
@@ -127,15 +128,22 @@ class _Transcriber:
         from voxmlx.pipeline import transcribe_events
 
         with open_audio(file) as reader:
-            session = self._pipeline.file_session(
-                transcription_delay_ms=self._delay,
-                temperature=self._temperature,
-                on_eos="restart",
-            )
+            session = self._open_session()
             with Display(reader.name, session, reader.duration_s, show_text) as display:
                 for event in transcribe_events(session, reader):
                     display.show(event)
         return session.result()
+
+    def _open_session(self) -> StreamingSession:
+        options: dict[str, Any] = {"temperature": self._temperature}
+        if self._pipeline.config.model_type == "voxtral_realtime":
+            options["on_eos"] = "restart"
+        if self._delay is not None:
+            options["transcription_delay_ms"] = self._delay
+        try:
+            return self._pipeline.file_session(**options)
+        except ValueError as error:  # an option that this model does not have
+            raise UsageError(str(error)) from error
 
     @cached_property
     def _pipeline(self) -> Pipeline:
