@@ -18,6 +18,9 @@ TOKENIZER_FILE = "tekken.json"
 CONFIG_FILE = "config.json"
 PARAMS_FILE = "params.json"
 
+HLWQ_FILES = ("codes.safetensors", "bf16.safetensors")
+"""A set of weights in one spelling of HLWQ: coded matrices, and what is not coded."""
+
 _SHARD = re.compile(r"^model-(\d+)-of-(\d+)\.safetensors$")
 _CONSOLIDATED = re.compile(r"^consolidated.*\.safetensors$")
 
@@ -33,11 +36,13 @@ def choices(names: Iterable[str]) -> Iterator[tuple[list[str], str]]:
     if "model.safetensors" in names and not (shards and INDEX_FILE in names):
         shards = ["model.safetensors"]
     consolidated = sorted(n for n in names if _CONSOLIDATED.match(n))
+    coded = sorted(n for n in names if n in HLWQ_FILES) if "codes.safetensors" in names else []
     for weights, config in (
         (shards, CONFIG_FILE),
         (consolidated, PARAMS_FILE),
         (shards, PARAMS_FILE),
         (consolidated, CONFIG_FILE),
+        (coded, CONFIG_FILE),
     ):
         if weights and config in names:
             yield weights, config

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import mlx.nn as nn
 
 from voxmlx.checkpoints.hf import HF_REALTIME
+from voxmlx.checkpoints.hlwq import unpack_hlwq
 from voxmlx.checkpoints.layout import Layout
 from voxmlx.checkpoints.marlin import MARLIN_REALTIME, unpack_marlin
 from voxmlx.checkpoints.mistral import MISTRAL_REALTIME
@@ -37,7 +38,10 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 """Layouts that can be read, told apart by the names of their tensors."""
 
-PACKINGS: tuple[Callable[[dict[str, LazyTensor]], dict[str, LazyTensor]], ...] = (unpack_marlin,)
+PACKINGS: tuple[Callable[[dict[str, LazyTensor]], dict[str, LazyTensor]], ...] = (
+    unpack_marlin,
+    unpack_hlwq,
+)
 """Foreign packings, each taken apart into plain tensors or MLX's own codes before names matter."""
 
 PUBLISHED: dict[str, Layout] = {
