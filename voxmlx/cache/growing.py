@@ -6,10 +6,8 @@ conversation's cache serves the next turn. A step reads only the slots in use.
 
 from __future__ import annotations
 
-import mlx.core as mx
-
-from voxmlx.cache.ring import RingKVCache, ring_index
-from voxmlx.cache.store import KVStore, RingIndex
+from voxmlx.cache.ring import RingKVCache, RingPlace
+from voxmlx.cache.store import KVStore
 
 ROOM = 1024
 """Slots added at a time: little memory unused, and one copy in as many positions."""
@@ -32,7 +30,7 @@ class GrowingKVCache(RingKVCache):
     def __init__(self, store: KVStore, context: int, batch_size: int = 1):
         super().__init__(store, context, 0, batch_size)
 
-    def prepare(self, n_new: int) -> RingIndex:
+    def place(self, n_new: int) -> RingPlace:
         """Make room for ``n_new`` positions in every row and say where they go.
 
         Raises:
@@ -43,9 +41,8 @@ class GrowingKVCache(RingKVCache):
             raise ValueError(f"the context holds {self.window} positions, {end} are needed")
         self._grow(end)
         n_read = min(-(-end // READ) * READ, self.capacity)
-        offset = mx.array(self.offsets, dtype=mx.int32)
         contiguous = len(set(self.offsets)) == 1
-        return ring_index(offset, n_new, n_read, self.window, contiguous)
+        return RingPlace(n_new, self.capacity, n_read, self.window, contiguous)
 
     def _next_capacity(self, n: int) -> int:
         return min(-(-n // ROOM) * ROOM, self.window)

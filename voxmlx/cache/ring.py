@@ -16,6 +16,7 @@ Letters: B rows, L layers, H key-value heads, T new positions, C capacity, K hea
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import mlx.core as mx
 
@@ -24,24 +25,45 @@ from voxmlx.cache.store import KVStore, RingIndex
 FIRST_CAPACITY = 256
 """Slots a new cache starts with; it doubles until it holds the window (few, fixed shapes)."""
 
+READ = 256
+"""Steps read a multiple of this many slots, or all: few shapes, few slots in vain."""
+
 REANCHOR_AT = 16384
 """Position at which a row is moved back. The rounding of float32 angles puts an error on the scores
 of normal 128-wide keys that grows with the position: rms 1e-3 here, 6e-3 at 131072, where the
 reference ends; storing keys in bfloat16 costs 4e-2 anywhere (``benchmarks/rope_error.py``)."""
 
 
-def ring_index(
-    offset: mx.array, n_new: int, capacity: int, window: int, contiguous: bool
-) -> RingIndex:
-    """Slots and mask of a step of ``n_new`` positions that starts at ``offset``, ``(B,)``."""
+@dataclass(frozen=True)
+class RingPlace:
+    """What fixes the shapes of one step; a compiled step serves all steps of one place.
+
+    Attributes:
+        n_new: Positions written.
+        capacity: Slots of the ring.
+        n_read: Slots read, the first ones.
+        window: Keys a query may see.
+        contiguous: Whether all rows write the same, unbroken run of slots.
+    """
+
+    n_new: int
+    capacity: int
+    n_read: int
+    window: int
+    contiguous: bool
+
+
+def ring_index(offset: mx.array, place: RingPlace) -> RingIndex:
+    """Slots and mask of a step that starts at ``offset``, ``(B,)``."""
+    C, n_new = place.capacity, place.n_new
     positions = offset[:, None] + mx.arange(n_new, dtype=mx.int32)
     last = positions[:, -1:]
     # The position that each slot holds after the write: the newest one that maps to it.
-    held = last - (last - mx.arange(capacity, dtype=mx.int32)) % capacity
+    held = last - (last - mx.arange(place.n_read, dtype=mx.int32)) % C
     held = held[:, None, :]
     query = positions[:, :, None]
-    mask = (held >= 0) & (held <= query) & (held > query - window)
-    return RingIndex(offset, positions % capacity, mask[:, None], contiguous)
+    mask = (held >= 0) & (held <= query) & (held > query - place.window)
+    return RingIndex(offset, positions % C, mask[:, None], place.contiguous)
 
 
 class RingKVCache:
@@ -86,15 +108,25 @@ class RingKVCache:
         Raises:
             ValueError: If ``n_new`` is over ``max_step``.
         """
+        place = self.place(n_new)
+        return ring_index(mx.array(self.offsets, dtype=mx.int32), place)
+
+    def place(self, n_new: int) -> RingPlace:
+        """Make room for ``n_new`` positions in every row and say what the step looks like.
+
+        Raises:
+            ValueError: If ``n_new`` is over ``max_step``.
+        """
         if n_new > self.max_step:
             raise ValueError(f"a step takes at most {self.max_step} positions, got {n_new}")
         if max(self.offsets) + n_new > self.reanchor_at:
             self.reanchor()
-        self._grow(max(self.offsets) + n_new)
-        start = self.offsets[0] % self.capacity
-        contiguous = len(set(self.offsets)) == 1 and start + n_new <= self.capacity
-        offset = mx.array(self.offsets, dtype=mx.int32)
-        return ring_index(offset, n_new, self.capacity, self.window, contiguous)
+        end = max(self.offsets) + n_new
+        self._grow(end)
+        C = self.capacity
+        n_read = C if end > C else min(-(-end // READ) * READ, C)
+        contiguous = len(set(self.offsets)) == 1 and self.offsets[0] % C + n_new <= C
+        return RingPlace(n_new, C, n_read, self.window, contiguous)
 
     def attend(
         self,

@@ -106,13 +106,19 @@ class KVStore:
         """
         self.write("keys", layer, keys, index)
         self.write("values", layer, values, index)
-        return mx.fast.scaled_dot_product_attention(
+        shape = queries.shape
+        if shape[2] == 1:
+            # The queries that share a key head become the steps of one: its keys are read once,
+            # and MLX's CUDA backend has no fused kernel for one masked query.
+            queries = queries.reshape(shape[0], self.n_kv_heads, -1, shape[3])
+        out = mx.fast.scaled_dot_product_attention(
             queries,
             self.read("keys", layer, index),
             self.read("values", layer, index),
             scale=scale,
             mask=index.mask,
         )
+        return out.reshape(shape)
 
     def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
         """Turn one layer's keys by ``shift`` positions, ``(B,)``."""

@@ -62,13 +62,16 @@ class DecoderLayer(nn.Module):
         cache: RingKVCache,
         layer: int,
         index: RingIndex,
-        ffn_scale: mx.array | None,
+        ffn_weight: mx.array | None,
     ) -> mx.array:
-        """Map ``(B * T, D)`` rows; ``ffn_scale``, ``(1 or B * T, D)``, multiplies the ffn input."""
+        """Map ``(B * T, D)`` rows; ``ffn_weight``, ``(D,)`` or a row each, replaces the norm's."""
         x = x + self.attention(self.attention_norm(x), cache, layer, index)
-        y = self.ffn_norm(x)
-        if ffn_scale is not None:
-            y = y * ffn_scale
+        if ffn_weight is None:
+            y = self.ffn_norm(x)
+        elif ffn_weight.ndim == 1:
+            y = mx.fast.rms_norm(x, ffn_weight, self.ffn_norm.eps)
+        else:
+            y = mx.fast.rms_norm(x, None, self.ffn_norm.eps) * ffn_weight
         return x + self.mlp(y)
 
 
@@ -117,16 +120,19 @@ class Decoder(nn.Module):
         return RingKVCache(store, c.sliding_window, max_step, batch_size, c.rope_theta)
 
     def conditioning(self, n_delay: int) -> mx.array | None:
-        """Feed-forward scales of every layer for a delay in tokens, ``(layers, D)``.
+        """Weights of every layer's feed-forward norm for a delay in tokens, ``(layers, D)``.
 
-        Computed once per delay, in float32, then cast to the model's type; ``None`` for a model
-        without conditioning.
+        The scale of the delay is constant, so it is multiplied into the norm's own weight: once,
+        in float32, then cast to the model's type. ``None`` for a model without conditioning.
         """
         if self.config.ada_dim is None:
             return None
         t_cond = time_embedding(n_delay, self.config.dim)[None]
-        scales = [1.0 + layer.ada_norm(t_cond) for layer in self.layers]
-        return mx.concatenate(scales).astype(self.dtype)
+        weights = [
+            (1.0 + layer.ada_norm(t_cond)) * layer.ffn_norm.weight.astype(mx.float32)
+            for layer in self.layers
+        ]
+        return mx.concatenate(weights).astype(self.dtype)
 
     def __call__(
         self, x: mx.array, cache: RingKVCache, conditioning: mx.array | None = None
@@ -145,11 +151,10 @@ class Decoder(nn.Module):
         index = cache.prepare(T)
         x = x.astype(self.dtype).reshape(B * T, D)
         for i, layer in enumerate(self.layers):
-            scale = None
-            if conditioning is not None:
-                scale = conditioning[i].reshape(-1, 1, D)
-                scale = mx.broadcast_to(scale, (B, T, D)).reshape(B * T, D) if B > 1 else scale[0]
-            x = layer(x, cache, i, index, scale)
+            weight = None if conditioning is None else conditioning[i]
+            if weight is not None and weight.ndim == 2:
+                weight = mx.repeat(weight, T, axis=0)
+            x = layer(x, cache, i, index, weight)
         cache.advance(T)
         return self.norm(x).reshape(B, T, D)
 

@@ -116,7 +116,7 @@ class CausalEncoder(nn.Module):
             n_valid: How many of the frames are each row's own, even numbers as T is; its stream
                 goes on after them. ``None`` means all.
         """
-        valid = None if n_valid is None else mx.array(n_valid, dtype=mx.int32)
+        valid = None if n_valid is None else mx.array(list(n_valid), dtype=mx.int32)
         mel = mel.astype(self.norm.weight.dtype)
         x, state.conv1_tail = self.conv1.step(mel, state.conv1_tail, valid)
         x, state.conv2_tail = self.conv2.step(nn.gelu(x), state.conv2_tail, valid)

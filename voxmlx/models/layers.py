@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
+from voxmlx.models.fuse import JoinedLinear, can_join
 
 
 class CausalConv1d(nn.Conv1d):
@@ -101,19 +102,34 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=False)
         self.v_proj = nn.Linear(dim, n_kv_heads * head_dim, bias=bias)
         self.o_proj = nn.Linear(n_heads * head_dim, dim, bias=bias)
+        self._qkv: JoinedLinear | None = None
 
     def __call__(self, x: mx.array, cache: RingKVCache, layer: int, index: RingIndex) -> mx.array:
         """Attend ``(B * T, D)`` rows to the window that ``cache`` holds; same shape out."""
         B, T = index.slots.shape
+        H, n_rotated = self.n_heads, self.n_heads + self.n_kv_heads
 
-        def heads(y: mx.array, n: int) -> mx.array:
-            return y.reshape(B, T, n, self.head_dim).transpose(0, 2, 1, 3)
+        def heads(y: mx.array) -> mx.array:
+            return y.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
 
-        q = self._rotate(heads(self.q_proj(x), self.n_heads), index.offset)
-        k = self._rotate(heads(self.k_proj(x), self.n_kv_heads), index.offset)
-        v = heads(self.v_proj(x), self.n_kv_heads)
+        if self._qkv is None:
+            q = self._rotate(heads(self.q_proj(x)), index.offset)
+            k = self._rotate(heads(self.k_proj(x)), index.offset)
+            v = heads(self.v_proj(x))
+        else:
+            y = heads(self._qkv(x))
+            qk, v = self._rotate(y[:, :n_rotated], index.offset), y[:, n_rotated:]
+            q, k = qk[:, :H], qk[:, H:]
         out = cache.attend(layer, q, k, v, index, self.scale)
         return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+
+    def fuse(self) -> list[nn.Module]:
+        """Compute q, k and v as one product from now on; returns the layers this could join."""
+        layers = [self.q_proj, self.k_proj, self.v_proj]
+        if not can_join(layers):
+            return []
+        self._qkv = JoinedLinear(layers)
+        return layers
 
     def _rotate(self, x: mx.array, offset: mx.array) -> mx.array:
         return mx.fast.rope(
@@ -135,7 +151,20 @@ class SwiGLU(nn.Module):
         self.gate_proj = nn.Linear(dim, hidden_dim, bias=False)
         self.up_proj = nn.Linear(dim, hidden_dim, bias=False)
         self.down_proj = nn.Linear(hidden_dim, dim, bias=bias)
+        self._gate_up: JoinedLinear | None = None
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, D)``."""
-        return self.down_proj(nn.silu(self.gate_proj(x)) * self.up_proj(x))
+        if self._gate_up is None:
+            gate, up = self.gate_proj(x), self.up_proj(x)
+        else:
+            gate, up = mx.split(self._gate_up(x), 2, axis=-1)
+        return self.down_proj(nn.silu(gate) * up)
+
+    def fuse(self) -> list[nn.Module]:
+        """Compute gate and up as one product from now on; returns the layers this could join."""
+        layers = [self.gate_proj, self.up_proj]
+        if not can_join(layers):
+            return []
+        self._gate_up = JoinedLinear(layers)
+        return layers
