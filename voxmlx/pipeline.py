@@ -89,7 +89,7 @@ class Pipeline:
         self, audio: AudioSource, *, stream: Literal[True], **options: Any
     ) -> Iterator[str]: ...
 
-    def generate(
+    def generate(  # type: ignore[misc]  # the overloads leave the options out
         self,
         audio: AudioSource,
         *,

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import mlx.core as mx
+import numpy as np
 
 from voxmlx.checkpoints.safetensors import LazyTensor, TensorSpec
 from voxmlx.errors import CheckpointError
@@ -139,7 +140,7 @@ def _columns(module: _Module, rows: int, n_blocks: int) -> int:
     padded = n_blocks * BLOCK
     if module.meta is None:
         return padded
-    meta = [int(x) for x in module.meta.read().tolist()]
+    meta = [int(x) for x in np.array(module.meta.read())]
     if meta[:3] != [rows, n_blocks, BLOCK]:
         raise CheckpointError(
             f"{module.where} has norms for {rows} outputs in {n_blocks} blocks of {BLOCK}, its "
@@ -185,7 +186,7 @@ def _table(module: _Module, codes: mx.array) -> mx.array:
         scaled = module.table.spec.name.endswith("_scaled")
         return module.table.read().astype(mx.float32) * (BLOCK**0.5 if scaled else 1.0)
     stored = 8 * module.codes.spec.nbytes // codes.size
-    bits = stored if stored < 8 else max(2, int(mx.max(codes).item()).bit_length())
+    bits = stored if stored < 8 else max(2, int(np.array(mx.max(codes))).bit_length())
     return mx.array(centroids(bits))
 
 
