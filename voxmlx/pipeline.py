@@ -13,6 +13,7 @@ from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import ModelConfig
 from voxmlx.errors import CheckpointError
+from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.voxtral import Voxtral
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.offline import OfflinePipeline
@@ -100,6 +101,8 @@ class Pipeline:
         seed: int = 0,
         on_eos: OnEos = "stop",
         rut_guard: bool = False,
+        kv_bits: int | None = None,
+        kv_rotation: str = "hadamard",
         stream: bool = False,
     ) -> Transcription | Iterator[str]:
         """Transcribe a recording.
@@ -116,6 +119,9 @@ class Pipeline:
             on_eos: What to do where the model ends the stream although audio goes on: ``"stop"``,
                 as the reference does, or ``"restart"``, which loses nothing.
             rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
+            kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
+            kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or
+                ``hadamard``.
             stream: Return an iterator over new text instead of the whole result.
 
         Returns:
@@ -132,6 +138,8 @@ class Pipeline:
             seed=seed,
             on_eos=on_eos,
             rut_guard=rut_guard,
+            kv_bits=kv_bits,
+            kv_rotation=kv_rotation,
         )
         events = transcribe_events(session, audio, sample_rate)
         if stream:
@@ -173,6 +181,7 @@ def load(
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
     loaded = load_model(folder, dtype)
+    prepare_for_inference(loaded.model)
     tokenizer = Tokenizer.from_file(loaded.tokenizer_path)
     n_vocab = loaded.config.decoder.vocab_size
     if tokenizer.n_vocab != n_vocab:
