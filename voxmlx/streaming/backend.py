@@ -11,6 +11,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -71,15 +72,17 @@ class OwnBackend:
 
     Args:
         model: The network.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
-    def __init__(self, model: VoxtralRealtime):
+    def __init__(self, model: VoxtralRealtime, kv: KVCacheConfig | None = None):
         self._model = model
+        self._kv = kv
 
     def open_embedder(self, max_rows: int) -> AudioEmbedder:
         """The session's own encoder state."""
-        return AudioEmbedder(self._model, max_rows)
+        return AudioEmbedder(self._model, max_rows, self._kv)
 
     def open_tokens(self, ids: SpecialIds, options: RowOptions) -> TokenStream:
         """A decoder of its own."""
-        return TokenStream(self._model, ids, options)
+        return TokenStream(self._model, ids, options, self._kv)

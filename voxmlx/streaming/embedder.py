@@ -11,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxmlx.audio.mel import LogMelSpectrogram
-from voxmlx.config import ModelConfig
+from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 
@@ -67,13 +67,15 @@ class AudioEmbedder:
     Args:
         model: The network.
         max_rows: Most positions (80 ms) computed by one :meth:`encode`.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
-    def __init__(self, model: VoxtralRealtime, max_rows: int):
+    def __init__(self, model: VoxtralRealtime, max_rows: int, kv: KVCacheConfig | None = None):
         self.max_rows = max_rows
         self._model = model
         self._queue = MelQueue(model.config)
-        self._state = model.encoder.make_state(max_rows * model.config.downsample_factor)
+        n_frames = max_rows * model.config.downsample_factor
+        self._state = model.encoder.make_state(n_frames, kv=kv)
 
     @property
     def n_ready(self) -> int:

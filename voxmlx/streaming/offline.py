@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from voxmlx.config import KVCacheConfig, kv_cache_config
 from voxmlx.errors import SessionClosedError
 from voxmlx.generation.chat_prompt import Clip, check_language, transcription_prompt
 from voxmlx.generation.offline_text import TextDecoder, TextOptions
@@ -57,6 +58,8 @@ class OfflineOptions:
         temperature: 0 takes the likeliest token.
         top_p: Mass of the likeliest tokens to draw from, where ``temperature`` is above 0.
         seed: Seed of the draws.
+        kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
+        kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or ``hadamard``.
     """
 
     language: str | None = None
@@ -65,11 +68,19 @@ class OfflineOptions:
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int = 0
+    kv_bits: int | None = None
+    kv_rotation: str = "hadamard"
 
     def __post_init__(self) -> None:
         """Check the values."""
         check_language(self.language)
         self.text_options()
+        kv_cache_config(self.kv_bits, self.kv_rotation)
+
+    @property
+    def kv(self) -> KVCacheConfig | None:
+        """How the decoder's keys and values are compressed."""
+        return kv_cache_config(self.kv_bits, self.kv_rotation)
 
     def text_options(self, window_s: float = 0.0, likely: Sequence[int] = ()) -> TextOptions:
         """Options of one window of that length."""
@@ -85,7 +96,8 @@ class OfflineSession:
     Args:
         model: The network.
         tokenizer: Its tokenizer.
-        open_decoder: Gives a context that nobody is using; called for every window.
+        open_decoder: Gives a context that nobody is using, with keys and values held in the given
+            way; called for every window.
         options: How to decode.
 
     Raises:
@@ -98,7 +110,7 @@ class OfflineSession:
         self,
         model: Voxtral,
         tokenizer: Tokenizer,
-        open_decoder: Callable[[], TextDecoder],
+        open_decoder: Callable[[KVCacheConfig | None], TextDecoder],
         options: OfflineOptions,
     ):
         self.input_sample_rate = model.config.audio.sample_rate
@@ -107,7 +119,7 @@ class OfflineSession:
         self._tokenizer = tokenizer
         self._open_decoder = open_decoder
         self._options = options
-        self._n_window = window_samples(model, open_decoder().context, options.window_s)
+        self._n_window = window_samples(model, open_decoder(options.kv).context, options.window_s)
         self._n_overlap = min(round(OVERLAP_S * self.input_sample_rate), self._n_window // 4)
         self._parts: list[np.ndarray] = []
         self._n_held = 0
@@ -238,7 +250,7 @@ class OfflineSession:
         yield events
 
     def _decode(self, samples: np.ndarray) -> Iterator[list[Event]]:
-        model, decoder = self._model, self._open_decoder()
+        model, decoder = self._model, self._open_decoder(self._options.kv)
         clip = Clip(samples, model.chunk_samples, model.chunk_tokens)
         prompt = transcription_prompt(self._tokenizer, clip, self._options.language)
         window_s = len(samples) / self.input_sample_rate

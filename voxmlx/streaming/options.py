@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from voxmlx.config import KVCacheConfig, kv_cache_config
 from voxmlx.generation.rules import LogitRule
 from voxmlx.streaming.endless import OnEos
 
@@ -26,6 +27,9 @@ class StreamOptions:
             alternatives, 0 included; ``None`` gives no such events.
         keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
             at 360 kB an hour; without it, both are empty.
+        kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
+        kv_rotation: ``none``, ``planar``, ``iso`` or ``hadamard``: what spreads outliers before
+            keys and values are rounded to ``kv_bits``.
     """
 
     temperature: float = 0.0
@@ -36,3 +40,14 @@ class StreamOptions:
     rules: Sequence[LogitRule] = ()
     top_logprobs: int | None = None
     keep_history: bool = True
+    kv_bits: int | None = None
+    kv_rotation: str = "hadamard"
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        kv_cache_config(self.kv_bits, self.kv_rotation)
+
+    @property
+    def kv(self) -> KVCacheConfig | None:
+        """How keys and values are compressed."""
+        return kv_cache_config(self.kv_bits, self.kv_rotation)

@@ -57,8 +57,8 @@ class StreamingSession:
         options: How to decode.
         encode_rows: Most positions (80 ms) that one encoder call takes. A session that fell behind
             catches up with calls of this size.
-        backend: Where the work is done; ``None`` gives the session a decoder and an encoder state
-            of its own.
+        backend: Where the work is done, and how its keys and values are held; ``None`` gives the
+            session a decoder and an encoder state of its own.
 
     Raises:
         ValueError: If the model was not trained for the delay.
@@ -84,7 +84,7 @@ class StreamingSession:
         self._tokenizer = tokenizer
         self._audio = config.audio
         self._n_delay = delay_tokens(transcription_delay_ms, config.audio)
-        self._backend = OwnBackend(model) if backend is None else backend
+        self._backend = OwnBackend(model, self._options.kv) if backend is None else backend
         self._embedder = self._backend.open_embedder(encode_rows)
         n_left_pad = config.n_left_pad_tokens
         self._n_prompt = 1 + n_left_pad + self._n_delay
@@ -253,6 +253,7 @@ class StreamingSession:
         if self._stream.finished:
             self._embedder.drop()
             events += self._settle_flushes(None)
+            self._warn_unheard()
         nothing_left = self._stream.n_ready == 0 and self._embedder.n_ready == 0
         if self._closed and nothing_left and not self._finalized:
             self._finalized = True
@@ -337,7 +338,8 @@ class StreamingSession:
     def _warn_unheard(self) -> None:
         """Say once that the model ended the stream long before the audio did."""
         heard_s = self._stream.n_tokens * self._audio.token_ms / 1000
-        left_s = self._n_stream / self._audio.sample_rate - heard_s
+        end_s = self._end_s if self._closed else self._n_stream / self._audio.sample_rate
+        left_s = end_s - heard_s
         if self.ended and not self._warned and left_s > UNHEARD_WARNING_S:
             self._warned = True
             _logger.warning(

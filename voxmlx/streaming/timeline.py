@@ -20,8 +20,8 @@ class Timeline:
         self._totals.append(self._totals[-1] + length_s)
 
     def audio_s(self, stream_s: float) -> float:
-        """Time in the audio; within inserted silence it is the time of the cut."""
+        """Time in the audio, in whole microseconds; within inserted silence, that of the cut."""
         n = bisect_left(self._starts, stream_s)
         if n == 0:
             return stream_s
-        return max(stream_s, self._ends[n - 1]) - self._totals[n]
+        return round(max(stream_s, self._ends[n - 1]) - self._totals[n], 6)
