@@ -183,6 +183,16 @@ class KVCacheConfig:
             raise ValueError(f"kv_rotation must be one of {names}, got {self.rotation!r}")
 
 
+def kv_cache_config(bits: int | None, rotation: str = "hadamard") -> KVCacheConfig | None:
+    """The setting of ``kv_bits`` and ``kv_rotation``; without bits nothing is compressed.
+
+    Raises:
+        ValueError: If there is no such setting.
+    """
+    setting = KVCacheConfig(8 if bits is None else bits, rotation)
+    return None if bits is None else setting
+
+
 @dataclass(frozen=True)
 class QuantizationConfig:
     """How quantised modules are stored.

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, overload
 
 from voxmlx.audio.decode import AudioSource, open_audio, read_audio
-from voxmlx.config import KVCacheConfig, ModelConfig
+from voxmlx.config import KVCacheConfig, ModelConfig, kv_cache_config
 from voxmlx.generation.chat_prompt import Clip, Prompt, chat_prompt
 from voxmlx.generation.messages import parse_messages
 from voxmlx.generation.offline_text import TextDecoder, TextOptions
@@ -30,7 +30,6 @@ class OfflinePipeline:
     Args:
         model: The network.
         tokenizer: Its tokenizer.
-        kv: How keys and values are compressed; ``None`` keeps them as they are.
         context: Most positions of one prompt with its text.
     """
 
@@ -38,13 +37,11 @@ class OfflinePipeline:
         self,
         model: Voxtral,
         tokenizer: Tokenizer,
-        kv: KVCacheConfig | None = None,
         context: int = CONTEXT,
     ):
         self.model = model
         self.tokenizer = tokenizer
         self.context = context
-        self._kv = kv
         self._decoder: TextDecoder | None = None
 
     @property
@@ -103,7 +100,8 @@ class OfflinePipeline:
             sample_rate: Rate of an array in Hz.
             stream: Return an iterator over new text instead of the whole result.
             options: ``language``, ``window_s``, ``max_tokens``, ``temperature``, ``top_p``,
-                ``seed``: see :class:`voxmlx.streaming.offline.OfflineOptions`.
+                ``seed``, ``kv_bits``, ``kv_rotation``: see
+                :class:`voxmlx.streaming.offline.OfflineOptions`.
 
         Returns:
             The transcription, or with ``stream`` an iterator of ``str``. The model writes no times:
@@ -131,6 +129,8 @@ class OfflinePipeline:
         temperature: float = ...,
         top_p: float = ...,
         seed: int = ...,
+        kv_bits: int | None = ...,
+        kv_rotation: str = ...,
         stream: Literal[False] = False,
     ) -> Answer: ...
 
@@ -143,6 +143,8 @@ class OfflinePipeline:
         temperature: float = ...,
         top_p: float = ...,
         seed: int = ...,
+        kv_bits: int | None = ...,
+        kv_rotation: str = ...,
         stream: Literal[True],
     ) -> Iterator[str]: ...
 
@@ -154,6 +156,8 @@ class OfflinePipeline:
         temperature: float = 0.0,
         top_p: float = 1.0,
         seed: int = 0,
+        kv_bits: int | None = None,
+        kv_rotation: str = "hadamard",
         stream: bool = False,
     ) -> Answer | Iterator[str]:
         """Answer the last message of a conversation.
@@ -167,6 +171,9 @@ class OfflinePipeline:
             temperature: 0 takes the likeliest token; Mistral suggests 0.2 for chats.
             top_p: Mass of the likeliest tokens to draw from; Mistral suggests 0.95.
             seed: Seed of the draws where ``temperature`` is above 0.
+            kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
+            kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or
+                ``hadamard``.
             stream: Return an iterator over new text instead of the whole answer.
 
         Raises:
@@ -177,17 +184,18 @@ class OfflinePipeline:
         prompt = chat_prompt(self.tokenizer, parse_messages(messages, self._clip))
         self._check_length(prompt)
         rate = self.config.audio.sample_rate
-        run = _Run(self._free_decoder(), self.tokenizer, prompt, options, rate)
+        decoder = self._free_decoder(kv_cache_config(kv_bits, kv_rotation))
+        run = _Run(decoder, self.tokenizer, prompt, options, rate)
         if stream:
             return iter(run)
         for _ in run:
             pass
         return run.answer()
 
-    def _free_decoder(self) -> TextDecoder:
-        """The kept context, or a new one where a text is being decoded in it."""
-        if self._decoder is None or self._decoder.busy:
-            self._decoder = TextDecoder(self.model, self.tokenizer.eos_id, self.context, self._kv)
+    def _free_decoder(self, kv: KVCacheConfig | None) -> TextDecoder:
+        """The kept context, or a new one where it is in use or held in another way."""
+        if self._decoder is None or self._decoder.busy or self._decoder.kv != kv:
+            self._decoder = TextDecoder(self.model, self.tokenizer.eos_id, self.context, kv)
         return self._decoder
 
     def _clip(self, audio: Any, sample_rate: int | None) -> Clip:

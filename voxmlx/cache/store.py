@@ -63,6 +63,12 @@ class KVStore:
         }
 
     @property
+    def slot_nbytes(self) -> int:
+        """Bytes of one position of one row, all layers together."""
+        head = sum(width * dtype.size for width, dtype in self.parts().values())
+        return self.n_layers * self.n_kv_heads * head
+
+    @property
     def nbytes(self) -> int:
         """Bytes held."""
         return sum(x.nbytes for layers in self.buffers.values() for x in layers)

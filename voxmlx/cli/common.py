@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxmlx.config import SUPPORTED_DELAYS_MS
+from voxmlx.config import KV_BITS, SUPPORTED_DELAYS_MS
 
 if TYPE_CHECKING:
     from voxmlx.pipeline import Pipeline
@@ -41,6 +41,15 @@ class Format(str, Enum):
     ALL = "all"
 
 
+class KVRotation(str, Enum):
+    """What spreads outliers of keys and values before they are rounded."""
+
+    NONE = "none"
+    PLANAR = "planar"
+    ISO = "iso"
+    HADAMARD = "hadamard"
+
+
 def _check_model(value: str | None) -> str | None:
     if value == "":
         raise typer.BadParameter("the name is empty")
@@ -57,6 +66,12 @@ def _check_delay(value: int | None) -> int | None:
 def _check_temperature(value: float) -> float:
     if not 0 <= value < math.inf:
         raise typer.BadParameter(f"{value} is not a number from 0 up")
+    return value
+
+
+def _check_kv_bits(value: int | None) -> int | None:
+    if value is not None and value not in KV_BITS:
+        raise typer.BadParameter(f"{value} is not one of {', '.join(map(str, KV_BITS))}")
     return value
 
 
@@ -97,6 +112,20 @@ TemperatureOption = Annotated[
         callback=_check_temperature,
         help="0 takes the likeliest token; more draws at random.",
     ),
+]
+KVBitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--kv-bits",
+        metavar="BITS",
+        callback=_check_kv_bits,
+        help="Hold keys and values in 2, 3, 4 or 8 bits: less memory for long audio. Default: as "
+        "computed.",
+    ),
+]
+KVRotationOption = Annotated[
+    KVRotation,
+    typer.Option("--kv-rotation", help="Spreads outliers before --kv-bits rounds."),
 ]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Format of the result.")]
 OutputDirOption = Annotated[

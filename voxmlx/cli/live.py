@@ -20,6 +20,9 @@ import typer
 from voxmlx.cli.common import (
     DelayOption,
     Format,
+    KVBitsOption,
+    KVRotation,
+    KVRotationOption,
     ModelOption,
     RevisionOption,
     TemperatureOption,
@@ -112,6 +115,8 @@ def run(
         ),
     ] = True,
     temperature: TemperatureOption = 0.0,
+    kv_bits: KVBitsOption = None,
+    kv_rotation: KVRotationOption = KVRotation.HADAMARD,
     revision: RevisionOption = None,
 ) -> None:
     """Transcribe live sound from a microphone or a pipe.
@@ -131,7 +136,11 @@ def run(
         raise UsageError("a FILE needs --realtime; 'voxmlx transcribe' is for recordings")
     pipeline = open_model(model, revision)
     session = pipeline.stream(
-        transcription_delay_ms=delay, temperature=temperature, rut_guard=rut_guard
+        transcription_delay_ms=delay,
+        temperature=temperature,
+        rut_guard=rut_guard,
+        kv_bits=kv_bits,
+        kv_rotation=kv_rotation.value,
     )
     with ExitStack() as stack:
         sound = _open_source(source, device, PcmFormat(rate, channels, dtype.value), stack)

@@ -16,6 +16,9 @@ from voxmlx.cli.common import (
     DTypeOption,
     Format,
     FormatOption,
+    KVBitsOption,
+    KVRotation,
+    KVRotationOption,
     ModelOption,
     OutputDirOption,
     RevisionOption,
@@ -49,6 +52,8 @@ def run(
     format: FormatOption = Format.TXT,
     output_dir: OutputDirOption = None,
     temperature: TemperatureOption = 0.0,
+    kv_bits: KVBitsOption = None,
+    kv_rotation: KVRotationOption = KVRotation.HADAMARD,
     dtype: DTypeOption = None,
     revision: RevisionOption = None,
 ) -> None:
@@ -61,7 +66,13 @@ def run(
         raise UsageError("--format all needs --output-dir")
     if output_dir is None and format is not Format.TXT and len(files) > 1:
         raise UsageError(f"--format {format.value} of several files needs --output-dir")
-    transcriber = _Transcriber(partial(open_model, model, revision, dtype), delay, temperature)
+    transcriber = _Transcriber(
+        partial(open_model, model, revision, dtype),
+        delay,
+        temperature=temperature,
+        kv_bits=kv_bits,
+        kv_rotation=kv_rotation.value,
+    )
     n_failed = 0
     for i, (file, name) in enumerate(zip(files, output_names(files), strict=True)):
         if output_dir is None and len(files) > 1:
@@ -98,10 +109,10 @@ def output_names(files: Sequence[str]) -> list[str]:
 class _Transcriber:
     """Transcribes files one after another; the model is loaded when the first file is open."""
 
-    def __init__(self, load: Callable[[], Pipeline], delay: int | None, temperature: float):
+    def __init__(self, load: Callable[[], Pipeline], delay: int | None, **options: Any):
         self._load = load
         self._delay = delay
-        self._temperature = temperature
+        self._options = options
 
     def to_stdout(self, file: str, format: Format) -> None:
         """Print the text while it is decoded, or the result in another format at the end."""
@@ -135,7 +146,7 @@ class _Transcriber:
         return session.result()
 
     def _open_session(self) -> StreamingSession:
-        options: dict[str, Any] = {"temperature": self._temperature}
+        options = dict(self._options)
         if self._pipeline.config.model_type == "voxtral_realtime":
             options["on_eos"] = "restart"
         if self._delay is not None:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from voxmlx.config import EncoderConfig, ModelConfig
+from voxmlx.cache.quantized import make_store
+from voxmlx.config import DecoderConfig, EncoderConfig, KVCacheConfig, ModelConfig
 from voxmlx.engine.job import Job
 from voxmlx.engine.pool import Pool
 from voxmlx.engine.request import (
@@ -65,6 +66,7 @@ class Engine:
         load: Opens the model; called on the engine's thread.
         limits: What may be taken on.
         observe: Called after each tick, on the device thread.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class Engine:
         load: Callable[[], Pipeline],
         limits: Limits | None = None,
         observe: Callable[[Tick], None] | None = None,
+        kv: KVCacheConfig | None = None,
     ):
         self.limits = Limits() if limits is None else limits
         self._load = load
         self._observe = observe
+        self._kv = kv
         self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._numbers = itertools.count()
         self._scheduler = Scheduler(self.limits)
@@ -170,7 +174,8 @@ class Engine:
         rows = {Kind.LIVE: self.limits.max_live, Kind.FILE: self.limits.max_files}
         positions = {Kind.LIVE: LIVE_POSITIONS, Kind.FILE: MAX_SLICE}
         self._pools = {
-            kind: Pool(pipeline.model, ids, max(1, rows[kind]), positions[kind]) for kind in Kind
+            kind: Pool(pipeline.model, ids, max(1, rows[kind]), positions[kind], self._kv)
+            for kind in Kind
         }
 
     def _take_commands(self) -> None:
@@ -296,12 +301,10 @@ class Engine:
             return 0
         live = turn.options.kind is Kind.LIVE
         n_encode = (LIVE_POSITIONS if live else MAX_SLICE) * config.downsample_factor
-        encoder, decoder = config.encoder, config.decoder
-        window = decoder.sliding_window or 0
-        values = encoder.n_layers * encoder.n_kv_heads * encoder.head_dim
-        values *= encoder.sliding_window + n_encode
-        values += decoder.n_layers * decoder.n_kv_heads * decoder.head_dim * (window + MAX_STEP)
-        return 2 * values * self._pipeline.model.dtype.size
+        n_decode = (config.decoder.sliding_window or 0) + MAX_STEP
+        encoder = _slot_bytes(config.encoder, self._pipeline.model.dtype, self._kv)
+        decoder = _slot_bytes(config.decoder, self._pipeline.model.dtype, self._kv)
+        return encoder * (config.encoder.sliding_window + n_encode) + decoder * n_decode
 
     def _report(self, seconds: float, n_tokens: int) -> Tick:
         scheduler = self._scheduler
@@ -309,6 +312,11 @@ class Engine:
         return Tick(
             seconds, scheduler.n_live, scheduler.n_files, scheduler.n_waiting, n_tokens, kv_bytes
         )
+
+
+def _slot_bytes(c: EncoderConfig | DecoderConfig, dtype: mx.Dtype, kv: KVCacheConfig | None) -> int:
+    """Bytes of one position's keys and values in all layers."""
+    return make_store(c.n_layers, c.n_kv_heads, c.head_dim, dtype, kv).slot_nbytes
 
 
 class _Guard:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.encode import BatchEncoder
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
@@ -28,13 +29,21 @@ class Pool:
         ids: Special ids of its tokenizer.
         max_rows: Most sessions at a time.
         max_positions: Most positions (80 ms) of a session that one encoder pass takes.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
-    def __init__(self, model: VoxtralRealtime, ids: SpecialIds, max_rows: int, max_positions: int):
+    def __init__(
+        self,
+        model: VoxtralRealtime,
+        ids: SpecialIds,
+        max_rows: int,
+        max_positions: int,
+        kv: KVCacheConfig | None = None,
+    ):
         self.max_positions = max_positions
         self.model = model
-        self.encoder = BatchEncoder(model, max_positions, max_rows)
-        self.decoder = BatchDecoder(model, ids, max_rows)
+        self.encoder = BatchEncoder(model, max_positions, max_rows, kv)
+        self.decoder = BatchDecoder(model, ids, max_rows, kv)
         self._tokens: dict[int, PooledTokens] = {}
 
     @property

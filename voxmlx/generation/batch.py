@@ -13,6 +13,7 @@ from typing import Any
 
 import mlx.core as mx
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.step import DecodeState, decode_step
@@ -57,12 +58,19 @@ class BatchDecoder:
         model: The network.
         ids: Special ids of its tokenizer.
         max_rows: Most rows at a time, at most 64.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
 
     Raises:
         ValueError: If ``max_rows`` is out of range.
     """
 
-    def __init__(self, model: VoxtralRealtime, ids: SpecialIds, max_rows: int = ROW_SIZES[-1]):
+    def __init__(
+        self,
+        model: VoxtralRealtime,
+        ids: SpecialIds,
+        max_rows: int = ROW_SIZES[-1],
+        kv: KVCacheConfig | None = None,
+    ):
         if not 1 <= max_rows <= ROW_SIZES[-1]:
             raise ValueError(f"max_rows must be 1 to {ROW_SIZES[-1]}, got {max_rows!r}")
         self.max_rows = max_rows
@@ -72,7 +80,7 @@ class BatchDecoder:
         self._rows: dict[int, Row] = {}
         self._slots: list[int | None] = [None]
         self._next_row = 0
-        self._cache = model.decoder.make_cache(MAX_STEP)
+        self._cache = model.decoder.make_cache(MAX_STEP, kv=kv)
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.slots import Slots, round_up
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -28,13 +29,21 @@ class BatchEncoder:
         model: The network.
         max_positions: Most positions (80 ms) of a row in one pass.
         max_rows: Most rows at a time.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
-    def __init__(self, model: VoxtralRealtime, max_positions: int = 25, max_rows: int = 64):
+    def __init__(
+        self,
+        model: VoxtralRealtime,
+        max_positions: int = 25,
+        max_rows: int = 64,
+        kv: KVCacheConfig | None = None,
+    ):
         self.max_positions = max_positions
         self._model = model
         self._sizes = (*(n for n in GROUP_SIZES if n < max_positions), max_positions)
-        self._state = model.encoder.make_state(max_positions * model.config.downsample_factor)
+        n_frames = max_positions * model.config.downsample_factor
+        self._state = model.encoder.make_state(n_frames, kv=kv)
         self._slots = Slots(max_rows, self._resize)
 
     @property

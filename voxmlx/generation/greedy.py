@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -21,10 +22,17 @@ class TokenStream:
         model: The network.
         ids: Special ids of its tokenizer.
         options: How to decode.
+        kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
-    def __init__(self, model: VoxtralRealtime, ids: SpecialIds, options: RowOptions):
-        self._decoder = BatchDecoder(model, ids, max_rows=1)
+    def __init__(
+        self,
+        model: VoxtralRealtime,
+        ids: SpecialIds,
+        options: RowOptions,
+        kv: KVCacheConfig | None = None,
+    ):
+        self._decoder = BatchDecoder(model, ids, max_rows=1, kv=kv)
         self._row = self._decoder.join(options)
         self.n_tokens = 0
 

@@ -80,6 +80,7 @@ class TextDecoder:
         kv: KVCacheConfig | None = None,
     ):
         self.context = context
+        self.kv = kv
         self.encode_s = 0.0
         self.decode_s = 0.0
         self.n_passes = 0
