@@ -1,0 +1,107 @@
+"""Runs an application until a signal comes, then lets running work finish."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+
+import uvicorn
+from starlette.applications import Starlette
+
+from voxmlx.server.context import POLL_S, Context
+from voxmlx.server.logs import event
+from voxmlx.server.settings import ServerSettings
+
+_logger = logging.getLogger(__name__)
+
+
+class Server(uvicorn.Server):
+    """Uvicorn with a gentler end.
+
+    On SIGTERM or SIGINT nobody is let in any more, live clients get the rest of their text and
+    files are finished, at most for ``drain_s``. A second signal ends it at once.
+
+    Args:
+        app: What :func:`voxmlx.server.app.create_app` made.
+        settings: How the server behaves.
+        started: Called once it listens, with the port.
+    """
+
+    def __init__(
+        self,
+        app: Starlette,
+        settings: ServerSettings,
+        started: Callable[[int], None] | None = None,
+    ):
+        self._context: Context = app.state.context
+        self._settings = settings
+        self._started = started
+        self._draining: asyncio.Task[None] | None = None
+        config = uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws_max_size=settings.max_frame_bytes,
+            ws_max_queue=4,
+            ws_per_message_deflate=False,  # no bombs; audio does not shrink anyway
+            timeout_graceful_shutdown=5,
+            timeout_keep_alive=30,
+            h11_max_incomplete_event_size=64 * 1024,
+            lifespan="off",
+        )
+        super().__init__(config)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen and say so."""
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        port = next(
+            (sock.getsockname()[1] for server in self.servers for sock in server.sockets),
+            self._settings.port,
+        )
+        event(_logger, "listening", host=self._settings.host, port=port)
+        if self._started is not None:
+            self._started(port)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on a signal."""
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, self._on_signal)
+            except (RuntimeError, ValueError):  # not the main thread, as in tests
+                break
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        if self._draining is not None:
+            self.force_exit = self.should_exit = True
+            return
+        self._draining = asyncio.ensure_future(self.drain())
+
+    async def drain(self) -> None:
+        """Let running work finish, then stop."""
+        context = self._context
+        event(_logger, "draining", connections=context.sockets.n, uploads=context.uploads.n)
+        context.start_draining()
+        waits = round(self._settings.drain_s / POLL_S)
+        for _ in range(waits):
+            if not context.sockets.n and not context.uploads.n:
+                break
+            await asyncio.sleep(POLL_S)
+        self.should_exit = True
