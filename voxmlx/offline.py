@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Literal, overload
 
 from voxmlx.audio.decode import AudioSource, open_audio, read_audio
@@ -184,8 +185,8 @@ class OfflinePipeline:
         prompt = chat_prompt(self.tokenizer, parse_messages(messages, self._clip))
         self._check_length(prompt)
         rate = self.config.audio.sample_rate
-        decoder = self._free_decoder(kv_cache_config(kv_bits, kv_rotation))
-        run = _Run(decoder, self.tokenizer, prompt, options, rate)
+        open_decoder = partial(self._free_decoder, kv_cache_config(kv_bits, kv_rotation))
+        run = _Run(open_decoder, self.tokenizer, prompt, options, rate)
         if stream:
             return iter(run)
         for _ in run:
@@ -219,24 +220,25 @@ class _Run:
 
     def __init__(
         self,
-        decoder: TextDecoder,
+        open_decoder: Callable[[], TextDecoder],
         tokenizer: Tokenizer,
         prompt: Prompt,
         options: TextOptions,
         sample_rate: int,
     ):
         self._sample_rate = sample_rate
-        self._decoder = decoder
+        self._open_decoder = open_decoder
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._options = options
         self._tokens: list[int] = []
         self._text: list[str] = []
         self._timings = Timings()
+        self._n_reused = 0
 
     def __iter__(self) -> Iterator[str]:
         """Decode, and give new text as it settles."""
-        decoder, detokenizer = self._decoder, StreamingDetokenizer(self._tokenizer)
+        decoder, detokenizer = self._open_decoder(), StreamingDetokenizer(self._tokenizer)
         started, first_text_s = time.perf_counter(), None
         before = decoder.encode_s, decoder.decode_s, decoder.n_passes
         for token in decoder.generate(self._prompt, self._options):
@@ -247,6 +249,7 @@ class _Run:
                 yield text
         if text := self._add(detokenizer.finalize()):
             yield text
+        self._n_reused = decoder.n_reused
         self._timings = Timings(
             audio_s=sum(clip.n_samples for clip in self._prompt.clips) / self._sample_rate,
             encode_s=decoder.encode_s - before[0],
@@ -265,7 +268,7 @@ class _Run:
             self._tokens,
             "stop" if ended else "length",
             n_prompt=len(self._prompt),
-            n_reused=self._decoder.n_reused,
+            n_reused=self._n_reused,
             timings=self._timings,
         )
 
