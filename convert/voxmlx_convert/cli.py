@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +28,15 @@ from voxmlx_convert.verify import Verification, synthetic_speech
 
 DTYPES = {"float16": mx.float16, "bfloat16": mx.bfloat16, "float32": mx.float32}
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None)
+
+class Rotate(str, Enum):
+    """What is done to the inputs of packed matrices."""
+
+    NONE = "none"
+    HADAMARD = "hadamard"
+
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 _EPILOG = """Examples:
 
@@ -91,6 +100,10 @@ def run(
         str | None,
         typer.Option("--q-embedding", help="Embedding and head, likewise.", show_default=False),
     ] = None,
+    q_rotate: Annotated[
+        Rotate,
+        typer.Option("--q-rotate", help="Rotate the inputs of affine matrices, in blocks of 128."),
+    ] = Rotate.NONE,
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Bring a quantised source back to floats.")
     ] = False,
@@ -132,7 +145,14 @@ def run(
         options = Options(
             dtype=parse_dtype(dtype),
             recipe=build_recipe(
-                quantize, q_bits, q_group_size, q_mode, q_recipe, q_encoder, q_embedding
+                quantize,
+                q_bits,
+                q_group_size,
+                q_mode,
+                q_recipe,
+                q_encoder,
+                q_embedding,
+                q_rotate is Rotate.HADAMARD,
             ),
             dequantize=dequantize,
             revision=revision,
@@ -172,6 +192,7 @@ def build_recipe(
     recipe: str | None = None,
     encoder: str | None = None,
     embedding: str | None = None,
+    rotated: bool = False,
 ) -> Recipe | None:
     """The recipe that the quantisation flags ask for; ``None`` if there are no such flags.
 
@@ -187,6 +208,8 @@ def build_recipe(
         mode = "affine" if mode is None else mode
         result = uniform(make_quantization(mode, bits, group_size))
     elif encoder is None and embedding is None:
+        if rotated:
+            raise ValueError("--q-rotate goes with -q, --q-recipe or another -q flag")
         return None
     else:
         result = Recipe({})
@@ -195,7 +218,8 @@ def build_recipe(
         parts |= dict.fromkeys(("encoder", "adapter"), parse_setting(encoder))
     if embedding is not None:
         parts |= dict.fromkeys(("embedding", "head"), parse_setting(embedding))
-    return result.replaced(**parts)
+    result = result.replaced(**parts)
+    return result.rotated() if rotated else result
 
 
 def _audio(path: str | None) -> np.ndarray:

@@ -186,18 +186,16 @@ class _Converter:
     def _compute(
         self, name: str, stored: QuantizationConfig | None, wanted: QuantizationConfig | None
     ) -> dict[str, mx.array]:
+        tensors = self._checkpoint.tensors
         path, leaf = split_leaf(name)
-        leaves = [leaf]
-        if stored is not None:
-            leaves = [part for part in PACKED if f"{path}.{part}" in self._checkpoint.tensors]
-        arrays = {
-            leaf: read_as(self._checkpoint.tensors[f"{path}.{leaf}"], self.dtype) for leaf in leaves
-        }
-        if stored == wanted:
+        if stored is None and wanted is not None:
+            return quantize(tensors[name].read(), wanted, self.dtype)
+        leaves = [leaf] if stored is None else [p for p in PACKED if f"{path}.{p}" in tensors]
+        arrays = {leaf: read_as(tensors[f"{path}.{leaf}"], self.dtype) for leaf in leaves}
+        if stored is None or stored == wanted:
             return arrays
-        if stored is not None:
-            arrays = {"weight": dequantize(arrays, stored, self.dtype)}
-        return arrays if wanted is None else quantize(arrays["weight"], wanted)
+        weight = dequantize(arrays, stored, self.dtype)
+        return {"weight": weight} if wanted is None else quantize(weight, wanted)
 
     def _outside(self, spec: TensorSpec, read: Callable[[], mx.array]) -> LazyTensor:
         tensor = LazyTensor(spec, self._checkpoint.folder, read)

@@ -22,7 +22,13 @@ from voxmlx.checkpoints.registry import MODELS
 from voxmlx.checkpoints.safetensors import LazyTensor
 from voxmlx.config import ModelConfig, QuantizationConfig
 from voxmlx.errors import CheckpointError
-from voxmlx.quantization.modes import infer_quantization, packed_arrays
+from voxmlx.quantization.modes import (
+    can_pack,
+    infer_quantization,
+    packed_arrays,
+    same_packing,
+)
+from voxmlx.quantization.rotated import quantize_modules
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,7 @@ def load_model(
     checkpoint = open_checkpoint(Path(folder))
     model = build_model(checkpoint.config)
     settings = check_tensors(checkpoint, parameter_shapes(model))
-    nn.quantize(model, class_predicate=lambda path, _: _quantize_arguments(settings.get(path)))
+    quantize_modules(model, settings)
     if dtype is None and checkpoint.layout.common_dtype is None:
         dtype = checkpoint.dtype
     weights = _read_all(checkpoint, dtype)
@@ -145,16 +151,12 @@ def _setting_of(checkpoint: Checkpoint, path: str, shape: tuple[int, ...]) -> Qu
         )
     config = checkpoint.config.quantization
     said = None if config is None else config.of(path)
-    if said is not None and (said.bits, said.group_size, said.mode) != (
-        setting.bits,
-        setting.group_size,
-        setting.mode,
-    ):
+    if said is not None and not (same_packing(said, setting) and can_pack(shape, said)):
         raise CheckpointError(
             f"{_label(checkpoint, f'{path}.weight')} is packed as {describe(setting)}, the "
             f"configuration says {describe(said)}"
         )
-    return setting
+    return setting if said is None else QuantizationConfig(said.bits, said.group_size, said.mode)
 
 
 def describe(setting: QuantizationConfig) -> str:
@@ -184,12 +186,6 @@ def _label(checkpoint: Checkpoint, name: str) -> str:
 
 def _short(dtype: mx.Dtype) -> str:
     return str(dtype).removeprefix("mlx.core.")
-
-
-def _quantize_arguments(setting: QuantizationConfig | None) -> bool | dict[str, Any]:
-    if setting is None:
-        return False
-    return {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
 
 
 def _read_all(checkpoint: Checkpoint, dtype: mx.Dtype | None) -> dict[str, mx.array]:

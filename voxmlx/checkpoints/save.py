@@ -23,6 +23,7 @@ from voxmlx.checkpoints.load import parameters
 from voxmlx.checkpoints.registry import PUBLISHED
 from voxmlx.checkpoints.safetensors import LazyTensor, SafetensorsWriter, TensorSpec, output_error
 from voxmlx.config import ModelConfig, QuantizationConfig
+from voxmlx.quantization.rotated import setting_of
 
 MAX_SHARD_BYTES = 5_000_000_000
 """What mlx-lm and Transformers use; the Hub advises files of this order."""
@@ -210,9 +211,6 @@ def save_model(
         spec = TensorSpec(name, tuple(array.shape), array.dtype)
         tensor = LazyTensor(spec, folder, partial(_same, array))
         groups.append(single(layout.to_external(tensor, config)))
-    settings = {
-        path: QuantizationConfig(module.bits, module.group_size, module.mode)
-        for path, module in model.named_modules()
-        if isinstance(module, nn.QuantizedLinear | nn.QuantizedEmbedding)
-    }
+    packed = {path: setting_of(module) for path, module in model.named_modules()}
+    settings = {path: setting for path, setting in packed.items() if setting is not None}
     write_checkpoint(folder, groups, config_values(config, settings), max_shard_bytes)

@@ -5,6 +5,7 @@ The matrix is Sylvester's, divided by the root of its size: symmetric and its ow
 
 from __future__ import annotations
 
+import functools
 import math
 
 import mlx.core as mx
@@ -35,9 +36,18 @@ def block_hadamard(x: mx.array, block: int = BLOCK) -> mx.array:
     n = x.shape[-1]
     if n % block:
         raise ValueError(f"the last axis must be a multiple of block={block}, got {n}")
-    if n == block:
-        return mx.hadamard_transform(x)
-    return mx.hadamard_transform(x.reshape(*x.shape[:-1], n // block, block)).reshape(x.shape)
+    blocks = x if n == block else x.reshape(*x.shape[:-1], n // block, block)
+    if mx.cuda.is_available():
+        # MLX has no transform for CUDA; for short blocks a product is about as quick.
+        return (blocks @ _matrix(block, x.dtype)).reshape(x.shape)
+    return mx.hadamard_transform(blocks).reshape(x.shape)
+
+
+@functools.cache
+def _matrix(n: int, dtype: mx.Dtype) -> mx.array:
+    matrix = mx.array(hadamard_matrix(n).astype(np.float32)).astype(dtype)
+    mx.eval(matrix)
+    return matrix
 
 
 def hadamard_matrix(n: int) -> np.ndarray:

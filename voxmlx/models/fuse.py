@@ -11,6 +11,9 @@ from collections.abc import Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
+from voxmlx.kernels.hadamard import block_hadamard
+from voxmlx.quantization.rotated import RotatedLinear, setting_of
+
 
 class JoinedLinear:
     """The outputs of several linear layers in one product; no module, so it has no parameters.
@@ -30,6 +33,8 @@ class JoinedLinear:
         """Map rows, ``(n, D) -> (n, sum of the widths)``."""
         arrays, first = self._arrays, self.layers[0]
         if "scales" in arrays:
+            if isinstance(first, RotatedLinear):
+                x = block_hadamard(x)
             y = mx.quantized_matmul(
                 x,
                 arrays["weight"],
@@ -78,9 +83,8 @@ def can_join(layers: Sequence[nn.Module]) -> bool:
         return False
     if all(type(layer) is nn.Linear for layer in layers):
         return True
-    if not all(type(layer) is nn.QuantizedLinear for layer in layers):
-        return False
-    return len({(layer.bits, layer.group_size, layer.mode) for layer in layers}) == 1
+    first, *others = [setting_of(layer) for layer in layers]
+    return first is not None and all(other == first for other in others)
 
 
 def _join(layers: Sequence[nn.Module], name: str) -> mx.array:

@@ -7,10 +7,10 @@ conditioning are never quantised: they are under 0.3% of the weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from voxmlx.config import QuantizationConfig
-from voxmlx.quantization.modes import MODES, can_pack, make_quantization
+from voxmlx.quantization.modes import MODES, ROTATED, can_pack, make_quantization
 
 PARTS = ("encoder", "adapter", "embedding", "decoder", "head")
 
@@ -35,18 +35,40 @@ class Recipe:
 
     Attributes:
         parts: Setting of a part; ``None``, or no entry, leaves it in floating point.
+        chosen: Parts that were set one by one.
     """
 
     parts: Mapping[str, QuantizationConfig | None]
+    chosen: frozenset[str] = frozenset()
 
     def __call__(self, path: str, shape: tuple[int, ...]) -> QuantizationConfig | None:
         """The setting for a module's ``(out, in)`` weight; ``None`` leaves it in floating point."""
         setting = self.parts.get(part_of(path)) if is_quantizable(path) else None
+        if setting is not None and setting.mode == ROTATED and not can_pack(shape, setting):
+            setting = replace(setting, mode="affine")
         return setting if setting is not None and can_pack(shape, setting) else None
 
     def replaced(self, **parts: QuantizationConfig | None) -> Recipe:
         """The same recipe with other settings for some parts."""
-        return Recipe({**self.parts, **parts})
+        return Recipe({**self.parts, **parts}, self.chosen | set(parts))
+
+    def sparing(self, parts: frozenset[str]) -> Recipe:
+        """The same recipe with some parts in floating point, unless they were set one by one."""
+        return Recipe({**self.parts, **dict.fromkeys(parts - self.chosen)}, self.chosen)
+
+    def rotated(self) -> Recipe:
+        """The same recipe with the inputs of affine matrices rotated where blocks fit.
+
+        Raises:
+            ValueError: If it has no affine matrices.
+        """
+        parts = {
+            part: replace(s, mode=ROTATED) if s is not None and s.mode == "affine" else s
+            for part, s in self.parts.items()
+        }
+        if parts == self.parts:
+            raise ValueError("only affine matrices can be rotated, and there are none")
+        return Recipe(parts)
 
 
 def uniform(setting: QuantizationConfig) -> Recipe:
