@@ -1,4 +1,4 @@
-"""Comparing a converted realtime model with its source on a piece of audio.
+"""Comparing a converted model with its source on a piece of audio.
 
 Both models score the same tokens, those that the source writes greedily, so that one early
 difference does not spoil all later ones. The models are loaded one after the other.
@@ -17,7 +17,8 @@ from voxmlx.audio.mel import LogMelSpectrogram
 from voxmlx.errors import CheckpointError
 from voxmlx.generation.prompt import delay_tokens, right_padding, streaming_prompt
 from voxmlx.generation.step import DecodeState, decode_step
-from voxmlx.models.voxtral_realtime import MODEL_TYPE, VoxtralRealtime
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline, load
 
 SAMPLE_RATE = 16000
@@ -53,7 +54,7 @@ class Verification:
 
 
 def verify_conversion(source: Path, result: Path, samples: np.ndarray) -> Verification:
-    """Compare two checkpoints of one realtime model.
+    """Compare two checkpoints of one model.
 
     Args:
         source: Folder of the reference.
@@ -62,19 +63,14 @@ def verify_conversion(source: Path, result: Path, samples: np.ndarray) -> Verifi
 
     Raises:
         CheckpointError: If a folder does not load, or the result's logits are not finite.
-        ValueError: If the model is not a realtime model.
     """
     pipeline = load(source)
-    if pipeline.config.model_type != MODEL_TYPE:
-        raise ValueError(
-            f"verification covers {MODEL_TYPE} models, got {pipeline.config.model_type!r}"
-        )
     tokens, source_text = _transcribe(pipeline, samples)
     reference = forced_logits(pipeline, samples, tokens)
     del pipeline
     gc.collect()
     mx.clear_cache()  # room for the second model
-    pipeline = load(result)
+    pipeline = _load(result)
     own_tokens, result_text = _transcribe(pipeline, samples)
     logits = forced_logits(pipeline, samples, tokens)
     if not np.isfinite(logits).all():
@@ -82,8 +78,19 @@ def verify_conversion(source: Path, result: Path, samples: np.ndarray) -> Verifi
     return _compare(reference, logits, tokens, own_tokens, source_text, result_text)
 
 
-def forced_logits(pipeline: Pipeline, samples: np.ndarray, tokens: list[int]) -> np.ndarray:
+def _load(folder: Path) -> Pipeline:
+    pipeline = load(folder)
+    if not isinstance(pipeline, Pipeline):
+        raise CheckpointError(f"{folder}: --verify covers realtime models only; run without it")
+    return pipeline
+
+
+def forced_logits(
+    pipeline: Pipeline | OfflinePipeline, samples: np.ndarray, tokens: list[int]
+) -> np.ndarray:
     """Scores of each output position while ``tokens`` are placed, ``(len(tokens), vocab)``."""
+    if isinstance(pipeline, OfflinePipeline):
+        return np.asarray(pipeline.score(samples, tokens).astype(mx.float32))
     model, tokenizer = pipeline.model, pipeline.tokenizer
     config = model.config
     n_delay = delay_tokens(config.delay_ms, config.audio)
@@ -110,7 +117,7 @@ def _embed(model: VoxtralRealtime, samples: np.ndarray, n_delay: int) -> mx.arra
     return model.embed_audio(mx.array(LogMelSpectrogram(config.audio)(padded))[None])
 
 
-def _transcribe(pipeline: Pipeline, samples: np.ndarray) -> tuple[list[int], str]:
+def _transcribe(pipeline: Pipeline | OfflinePipeline, samples: np.ndarray) -> tuple[list[int], str]:
     result = pipeline.generate(samples, sample_rate=SAMPLE_RATE)
     eos = pipeline.tokenizer.eos_id
     tokens = result.tokens
