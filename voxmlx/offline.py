@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, overload
 
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
 from voxmlx.audio.decode import AudioSource, open_audio, read_audio
 from voxmlx.config import KVCacheConfig, ModelConfig, kv_cache_config
-from voxmlx.generation.chat_prompt import Clip, Prompt, chat_prompt
+from voxmlx.generation.chat_prompt import Clip, Prompt, chat_prompt, transcription_prompt
 from voxmlx.generation.messages import parse_messages
 from voxmlx.generation.offline_text import TextDecoder, TextOptions
 from voxmlx.models.voxtral import CONTEXT, Voxtral
@@ -193,6 +197,16 @@ class OfflinePipeline:
             pass
         return run.answer()
 
+    def score(self, samples: npt.NDArray[np.float32], tokens: Sequence[int]) -> mx.array:
+        """Scores in the place of each token of a recording's transcription, ``(n, vocab)``.
+
+        Args:
+            samples: The recording, mono, ``(n,)`` float32 at the model's rate.
+            tokens: Ids of its transcription, one at least.
+        """
+        prompt = transcription_prompt(self.tokenizer, self._make_clip(samples))
+        return self._free_decoder(None).score(prompt, tokens)
+
     def _free_decoder(self, kv: KVCacheConfig | None) -> TextDecoder:
         """The kept context, or a new one where it is in use or held in another way."""
         if self._decoder is None or self._decoder.busy or self._decoder.kv != kv:
@@ -200,7 +214,9 @@ class OfflinePipeline:
         return self._decoder
 
     def _clip(self, audio: Any, sample_rate: int | None) -> Clip:
-        samples = read_audio(audio, sample_rate)
+        return self._make_clip(read_audio(audio, sample_rate))
+
+    def _make_clip(self, samples: npt.NDArray[np.float32]) -> Clip:
         return Clip(samples, self.model.chunk_samples, self.model.chunk_tokens)
 
     def _check_length(self, prompt: Prompt) -> None:

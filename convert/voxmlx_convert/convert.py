@@ -20,8 +20,14 @@ from voxmlx.checkpoints.checkpoint import open_checkpoint
 from voxmlx.checkpoints.files import TOKENIZER_FILE
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.safetensors import output_error
-from voxmlx.checkpoints.save import TensorGroup, write_checkpoint
+from voxmlx.checkpoints.save import (
+    TensorGroup,
+    derived_groups,
+    published_layout,
+    write_checkpoint,
+)
 from voxmlx.errors import TokenizerError
+from voxmlx.quantization.recipes import Recipe
 from voxmlx_convert.model_card import CardFacts, write_card
 from voxmlx_convert.output import check_space, check_target, new_folder
 from voxmlx_convert.plan import Chooser, Plan, make_plan
@@ -92,13 +98,16 @@ def convert(
     checkpoint = open_checkpoint(resolve(source, options.revision))
     if not checkpoint.tokenizer_path.is_file():
         raise TokenizerError(f"{checkpoint.tokenizer_path}: missing; the result needs it")
-    plan = make_plan(checkpoint, options.dtype, options.recipe, options.dequantize)
+    recipe = options.recipe
+    if isinstance(recipe, Recipe):
+        recipe = recipe.sparing(published_layout(checkpoint.config).plain_parts)
+    plan = make_plan(checkpoint, options.dtype, recipe, options.dequantize)
     check_space(target, plan.total.nbytes)
     on_start(plan)
     with new_folder(target, options.overwrite) as folder:
         started = time.perf_counter()
         _copy(checkpoint.tokenizer_path, folder / TOKENIZER_FILE)
-        groups = [module.group for module in plan.modules]
+        groups = [module.group for module in plan.modules] + derived_groups(checkpoint.config)
         write_checkpoint(folder, groups, plan.config_values, on_group=on_group)
         seconds, peak = time.perf_counter() - started, peak_memory()
         verification = None

@@ -70,6 +70,8 @@ class Layout:
             that is only read.
         common_dtype: Where parts differ in floating-point type on purpose, the type that holds them
             best if they are to be one; a load that names no type leaves each tensor in its own.
+        plain_parts: Parts (:func:`voxmlx.quantization.recipes.part_of`) that other readers of the
+            format expect in floating point.
         derived: Gives tensors, by external name, that the format stores though the network computes
             them.
     """
@@ -84,6 +86,7 @@ class Layout:
     aliases: tuple[tuple[re.Pattern[str], str], ...] = ()
     unused: re.Pattern[str] | None = None
     write_config: Callable[[ModelConfig], dict[str, Any]] | None = None
+    plain_parts: frozenset[str] = frozenset()
     derived: Callable[[ModelConfig], Mapping[str, mx.array]] = _nothing
     common_dtype: mx.Dtype | None = None
 

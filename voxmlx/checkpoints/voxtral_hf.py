@@ -188,6 +188,7 @@ MLX_AUDIO_VOXTRAL = dataclasses.replace(
     name="mlx-audio",
     kernel_last=False,
     write_config=_write_config,
+    plain_parts=frozenset({"encoder"}),
     derived=_position_table,
 )
 """The same names with convolutions as inside the package; for writing."""

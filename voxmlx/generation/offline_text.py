@@ -114,6 +114,16 @@ class TextDecoder:
         finally:
             self.busy = False
 
+    def score(self, prompt: Prompt, tokens: Sequence[int]) -> mx.array:
+        """Scores in the place of each token where all are placed after a prompt, ``(n, vocab)``."""
+        logits = [self._prefill(prompt)]
+        placed = list(tokens[:-1])
+        for start in range(0, len(placed), PREFILL_POSITIONS):
+            part = placed[start : start + PREFILL_POSITIONS]
+            logits.append(self._place(mx.array(part)))
+            self._placed += part
+        return mx.concatenate(logits)
+
     def _generate(self, prompt: Prompt, options: TextOptions) -> Iterator[int]:
         room = self.context - len(prompt)
         if room < 1:
