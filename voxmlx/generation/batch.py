@@ -3,11 +3,14 @@
 Rows have their own offset, delay, rules and sampling. A pass is a rectangle of rows and positions;
 what a row does not use is computed and forgotten: its ring does not advance over it. Both sides of
 the rectangle are rounded up to a few sizes, so that nothing is compiled as rows come and go.
+
+Where no row guesses, the next pass starts before the tokens of this one are read: the device does
+not wait for Python.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,26 +19,16 @@ import mlx.core as mx
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
-from voxmlx.generation.step import DecodeState, decode_step
+from voxmlx.generation.slots import ROW_SIZES, Slots, round_up
+from voxmlx.generation.speculative import best_width, pass_overhead
+from voxmlx.generation.step import DecodeState, step_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 MAX_STEP = 64
 """Most positions of a pass; the longest prompt (33 positions and 30 of delay) fits."""
 
-ROW_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 STEP_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
-
-
-def round_up(n: int, sizes: Sequence[int]) -> int:
-    """The smallest of ``sizes`` that holds ``n``.
-
-    Raises:
-        ValueError: If none does.
-    """
-    for size in sizes:
-        if n <= size:
-            return size
-    raise ValueError(f"at most {sizes[-1]} fit, got {n}")
+"""Widths of a pass."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +40,14 @@ class _Work:
     row: Row
     tokens: list[int]
     first: int
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """A pass under way; the rings do not count its positions yet."""
+
+    work: list[_Work]
+    logits: mx.array
 
 
 class BatchDecoder:
@@ -71,23 +72,22 @@ class BatchDecoder:
         max_rows: int = ROW_SIZES[-1],
         kv: KVCacheConfig | None = None,
     ):
-        if not 1 <= max_rows <= ROW_SIZES[-1]:
-            raise ValueError(f"max_rows must be 1 to {ROW_SIZES[-1]}, got {max_rows!r}")
-        self.max_rows = max_rows
         self.n_passes = 0
         self._model = model
         self._ids = ids
         self._rows: dict[int, Row] = {}
-        self._slots: list[int | None] = [None]
-        self._next_row = 0
+        self._slots = Slots(max_rows, self._resize)
         self._cache = model.decoder.make_cache(MAX_STEP, kv=kv)
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
+        self._program = step_program(model)
+        self._overhead = pass_overhead()
+        self._ahead: _Pass | None = None
 
     @property
     def n_rows(self) -> int:
         """Rows that have joined and not left."""
-        return len(self._rows)
+        return len(self._slots)
 
     @property
     def nbytes(self) -> int:
@@ -100,31 +100,19 @@ class BatchDecoder:
         Raises:
             ValueError: If ``max_rows`` rows are there already.
         """
-        if len(self._rows) >= self.max_rows:
-            raise ValueError(f"all {self.max_rows} rows are taken; leave() one first")
-        if None not in self._slots:
-            size = round_up(len(self._slots) + 1, ROW_SIZES)
-            self._resize([*range(len(self._slots)), *[None] * (size - len(self._slots))])
-        prompt = streaming_prompt(
-            self._ids.bos, self._ids.pad, self._model.config.n_left_pad_tokens, options.n_delay
-        )
-        row = self._next_row
-        self._next_row += 1
-        self._rows[row] = Row(options, prompt, self._ids)
-        slot = self._slots.index(None)
-        self._slots[slot] = row
-        self._cache.clear_row(slot)
+        key = self._slots.join()
+        n_left_pad = self._model.config.n_left_pad_tokens
+        prompt = streaming_prompt(self._ids.bos, self._ids.pad, n_left_pad, options.n_delay)
+        self._rows[key] = Row(options, prompt, self._ids)
+        self._cache.clear_row(self._slots[key])
         self._state = None
-        return row
+        return key
 
     def leave(self, row: int) -> None:
         """Remove a row; its place is free for another."""
         del self._rows[row]
-        self._slots[self._slots.index(row)] = None
-        size = round_up(max(1, len(self._rows)), ROW_SIZES)
-        if 2 * size <= len(self._slots):
-            used = [slot for slot, key in enumerate(self._slots) if key is not None]
-            self._resize([*used, *[None] * (size - len(used))])
+        self._slots.leave(row)
+        self._state = None
 
     def add(self, row: int, audio: mx.array) -> None:
         """Queue a row's next audio embeddings, ``(1, n, D)``; the first is that of position 0."""
@@ -147,98 +135,192 @@ class BatchDecoder:
         Returns:
             New tokens of each row that took part; a row with a long prompt may have none yet.
         """
-        work = self._plan(max_tokens)
-        if not work:
+        if max_tokens == 0:
             return {}
-        ids, logprobs, alternatives = self._choose(self._score(work), work)
-        counts = [0] * len(self._slots)
-        result = {}
-        for w in work:
-            n = len(w.tokens) - w.first
-            result[w.key], counts[w.slot] = w.row.settle(
-                w.tokens, ids[w.slot][:n], logprobs[w.slot][:n], alternatives[w.slot][:n]
-            )
-        self._cache.advance(counts)
+        current, self._ahead = self._ahead, None
+        if current is None:
+            work = self._plan(max_tokens)
+            if not work:
+                return {}
+            current = self._start(work)
+        work = [w for w in current.work if self._rows.get(w.key) is w.row and not w.row.finished]
+        outputs = self._choose(current.logits, work)
+        mx.async_eval(*outputs)
+        if self._may_go_ahead(work, current.logits.shape[0]):
+            self._count({w.key: 1 for w in work})
+            self._ahead = self._go_ahead(work, outputs.ids)
+        tokens, counts = self._settle(work, outputs)
+        if self._ahead is None:
+            self._count(counts)
         self.n_passes += 1
-        return result
+        return tokens
 
     def _plan(self, max_tokens: int | None) -> list[_Work]:
-        work: list[_Work] = []
-        for slot, key in enumerate(self._slots):
-            if key is None or max_tokens == 0 or not self._rows[key].n_ready:
-                continue
-            row = self._rows[key]
-            tokens = row.plan(MAX_STEP, max_tokens)
-            work.append(_Work(slot, key, row, tokens, min(len(row.known), len(tokens)) - 1))
+        """What each row with work places next."""
+        rows = {key: row for key, row in self._rows.items() if row.n_ready}
+        if not rows:
+            return []
+        width = self._width(list(rows.values()))
+        work = []
+        for key, row in rows.items():
+            tokens = row.plan(width, MAX_STEP, max_tokens)
+            first = min(len(row.known), len(tokens)) - 1
+            work.append(_Work(self._slots[key], key, row, tokens, first))
         return work
 
-    def _score(self, work: Sequence[_Work]) -> mx.array:
-        """Place every row's tokens; logits from each row's last known token on, ``(B, N, V)``."""
-        B = len(self._slots)
+    def _start(self, work: list[_Work]) -> _Pass:
+        """Place every row's tokens and score them from the last known one on, ``(B, N, V)``."""
+        B = self._slots.size
         T = round_up(max(len(w.tokens) for w in work), STEP_SIZES)
         N = round_up(max(len(w.tokens) - w.first for w in work), STEP_SIZES)
         tokens = [[0] * T for _ in range(B)]
         picks = [list(range(T - N, T))] * B
-        audio = [mx.zeros((1, T, self._model.config.decoder.dim), self._model.dtype)] * B
         for w in work:
-            n = len(w.tokens)
-            tokens[w.slot][:n] = w.tokens
+            tokens[w.slot][: len(w.tokens)] = w.tokens
             picks[w.slot] = [min(w.first + j, T - 1) for j in range(N)]
-            audio[w.slot] = mx.pad(w.row.audio(n), [(0, 0), (0, T - n), (0, 0)])
         last = all(pick == list(range(T - N, T)) for pick in picks)
-        logits = decode_step(
-            self._model,
+        logits = self._program(
             self._decode_state(),
             mx.array(tokens, dtype=mx.int32),
-            mx.concatenate(audio),
+            self._audio(work, 0, T),
             N if last else mx.array(picks),
         )
         self._cache.rewind(T)
-        return logits
+        return _Pass(work, logits)
 
-    def _choose(
-        self, logits: mx.array, work: Sequence[_Work]
-    ) -> tuple[list[list[int]], list[list[float]], list[list[list[tuple[int, float]]]]]:
-        """Ids, log-probabilities and likeliest ids for every row and scored position."""
+    def _may_go_ahead(self, work: Sequence[_Work], n_places: int) -> bool:
+        """Whether the next pass is clear before this one's tokens are read.
+
+        Every row that has work took part, each goes on by one position and wants no guess, and
+        all sit where they sat.
+        """
+        rows = [w.row for w in work]
+        if any(len(w.tokens) > 1 or w.slot != self._slots[w.key] for w in work):
+            return False
+        if n_places != self._slots.size or any(row.n_ready < 2 for row in rows):
+            return False
+        if sum(row.n_ready > 0 for row in self._rows.values()) > len(rows):
+            return False
+        return bool(rows) and self._width(rows) == 1
+
+    def _go_ahead(self, work: Sequence[_Work], ids: mx.array) -> _Pass:
+        """Start the next pass on tokens, ``(B, 1)``, that are still on the device."""
+        tokens = ids.astype(mx.int32)
+        logits = self._program(self._decode_state(), tokens, self._audio(work, 1, 1), 1)
+        self._cache.rewind(1)
+        mx.async_eval(logits)
+        return _Pass([_Work(w.slot, w.key, w.row, [0], 0) for w in work], logits)
+
+    def _width(self, rows: Sequence[Row]) -> int:
+        """Positions that the next pass tries in these rows."""
+        fixed = [r.guesser.fixed for r in rows if r.guesser.fixed is not None and not r.samples]
+        guessers = [r.guesser for r in rows if not r.samples]
+        if fixed or not guessers:
+            return max(fixed, default=1)
+        return best_width(guessers, STEP_SIZES, self._slots.size, self._overhead)
+
+    def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
+        """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""
+        shape = (1, n, self._model.config.decoder.dim)
+        rows = [mx.zeros(shape, self._model.dtype)] * self._slots.size
+        for w in work:
+            audio = w.row.audio(start, len(w.tokens))
+            short = n - audio.shape[1]
+            rows[w.slot] = mx.pad(audio, [(0, 0), (0, short), (0, 0)]) if short else audio
+        return mx.concatenate(rows) if len(rows) > 1 else rows[0]
+
+    def _choose(self, logits: mx.array, work: Sequence[_Work]) -> _Outputs:
+        """Start computing what follows each scored position."""
         logits = logits.astype(mx.float32)
         drawn: dict[int, mx.array] = {}
         for w in work:
-            if w.first != len(w.row.known) - 1:
-                continue
-            logits = _add_biases(logits, w.slot, w.row.biases(w.tokens))
-            if w.row.samples:
-                drawn[w.slot] = w.row.draw(logits[w.slot, :1])
+            if w.first == len(w.row.known) - 1:
+                logits = _add_biases(logits, w.slot, w.row.biases(w.tokens))
+                if w.row.samples:
+                    drawn[w.slot] = w.row.draw(logits[w.slot, :1])
         ids = mx.argmax(logits, axis=-1)
         for slot, token in drawn.items():
             ids[slot, :1] = token
         chosen = mx.take_along_axis(logits, ids[..., None], axis=-1)[..., 0]
         total = mx.logsumexp(logits, axis=-1)
-        logprobs = chosen - total
-        n = max(w.row.options.n_alternatives for w in work)
-        likeliest, scores = _likeliest(logits - total[..., None], n)
-        mx.eval(ids, logprobs, likeliest, scores)
-        alternatives = [
-            [list(zip(*place, strict=True)) for place in zip(*row, strict=True)]
-            for row in zip(_nested(likeliest), _nested(scores), strict=True)
-        ]
-        return _nested(ids), _nested(logprobs), alternatives
+        n = max((w.row.options.n_alternatives for w in work), default=0)
+        if n == 0:
+            return _Outputs(ids, chosen - total)
+        return _Outputs(ids, chosen - total, *_likeliest(logits - total[..., None], n))
+
+    def _settle(
+        self, work: Sequence[_Work], outputs: _Outputs
+    ) -> tuple[dict[int, list[GeneratedToken]], dict[int, int]]:
+        """Read a pass from the device: new tokens of each row, and how many positions stay."""
+        all_ids, logprobs = _nested(outputs.ids), _nested(outputs.logprobs)
+        alternatives = outputs.alternatives()
+        tokens: dict[int, list[GeneratedToken]] = {}
+        counts: dict[int, int] = {}
+        for w in work:
+            n = len(w.tokens) - w.first
+            tokens[w.key], counts[w.key] = w.row.settle(
+                w.tokens,
+                all_ids[w.slot][:n],
+                logprobs[w.slot][:n],
+                alternatives[w.slot][:n] if alternatives else [()] * n,
+            )
+        return tokens, counts
+
+    def _count(self, counts: dict[int, int]) -> None:
+        """Let the rings go on by the positions that stay of each row's pass."""
+        places = [0] * self._slots.size
+        for key, n in counts.items():
+            places[self._slots[key]] = n
+        self._cache.advance(places)
 
     def _decode_state(self) -> DecodeState:
         if self._state is None:
-            rows = [None if key is None else self._rows[key] for key in self._slots]
-            delays = [0 if row is None else row.options.n_delay for row in rows]
-            for n_delay in set(delays) - set(self._conditioning):
-                self._conditioning[n_delay] = self._model.decoder.conditioning(n_delay)
-            scales = [self._conditioning[n_delay] for n_delay in delays]
-            stacked = None if scales[0] is None else mx.stack(scales, axis=1)
-            self._state = DecodeState(self._cache, stacked)
+            rows = {self._slots[key]: row for key, row in self._rows.items()}
+            delays = [
+                rows[i].options.n_delay if i in rows else None for i in range(self._slots.size)
+            ]
+            known = {n for n in delays if n is not None}
+            for n_delay in known - set(self._conditioning):
+                weights = self._model.decoder.conditioning(n_delay)
+                self._conditioning[n_delay] = weights
+            any_delay = min(known)
+            shared = self._conditioning[any_delay]
+            if shared is not None and len(known) > 1:
+                each = [self._conditioning[any_delay if n is None else n] for n in delays]
+                shared = mx.stack([x for x in each if x is not None], axis=1)
+            if shared is not None:
+                mx.eval(shared)
+            self._state = DecodeState(self._cache, shared)
         return self._state
 
-    def _resize(self, slots: Sequence[int | None]) -> None:
+    def _resize(self, slots: list[int | None]) -> None:
         """Keep the rows in ``slots``, in this order; ``None`` is a free place."""
         self._cache.take_rows(slots)
-        self._slots = [None if slot is None else self._slots[slot] for slot in slots]
         self._state = None
+
+
+@dataclass(frozen=True)
+class _Outputs:
+    """What follows each scored position, on the device: ``(B, N)``, or ``(B, N, n)``."""
+
+    ids: mx.array
+    logprobs: mx.array
+    best_ids: mx.array | None = None
+    best_logprobs: mx.array | None = None
+
+    def __iter__(self) -> Iterator[mx.array]:
+        """The arrays."""
+        arrays = (self.ids, self.logprobs, self.best_ids, self.best_logprobs)
+        return (x for x in arrays if x is not None)
+
+    def alternatives(self) -> list[list[list[tuple[int, float]]]]:
+        """Likeliest ids with their log-probabilities, by row and position; empty if none."""
+        if self.best_ids is None or self.best_logprobs is None:
+            return []
+        return [
+            [list(zip(*place, strict=True)) for place in zip(*row, strict=True)]
+            for row in zip(_nested(self.best_ids), _nested(self.best_logprobs), strict=True)
+        ]
 
 
 def _nested(x: mx.array) -> Any:
@@ -249,9 +331,6 @@ def _nested(x: mx.array) -> Any:
 def _likeliest(logprobs: mx.array, n: int) -> tuple[mx.array, mx.array]:
     """The ``n`` likeliest ids and their values, ``(B, N, V) -> (B, N, n)`` twice, best first."""
     n = min(n, logprobs.shape[-1])
-    if n == 0:
-        empty = mx.zeros((*logprobs.shape[:-1], 0))
-        return empty.astype(mx.int32), empty
     ids = mx.argpartition(-logprobs, n - 1, axis=-1)[..., :n]
     values = mx.take_along_axis(logprobs, ids, axis=-1)
     order = mx.argsort(-values, axis=-1)

@@ -96,6 +96,7 @@ class Row:
         self._states = initial_states(options.rules)
         self._audio: list[mx.array] = []
         self._n_audio = 0
+        self._n_dropped = 0  # of the first array
 
     @property
     def n_ready(self) -> int:
@@ -113,14 +114,16 @@ class Row:
             self._audio.append(audio)
             self._n_audio += audio.shape[1]
 
-    def plan(self, max_positions: int, max_tokens: int | None) -> list[int]:
+    def plan(self, width: int, max_positions: int, max_tokens: int | None) -> list[int]:
         """Tokens to place in the next pass: known ones, then guesses.
 
         Args:
+            width: Positions to try, where the row has no number of its own.
             max_positions: Most positions of the pass.
             max_tokens: Most tokens to decode; ``None`` sets no limit.
         """
-        n_guess = 0 if self.samples else self.guesser.positions - 1
+        n = width if self.guesser.fixed is None else self.guesser.fixed
+        n_guess = 0 if self.samples else n - 1
         n_guess = min(n_guess, self._n_audio - len(self.known))
         if max_tokens is not None:
             n_guess = min(n_guess, max_tokens - 1)
@@ -138,11 +141,12 @@ class Row:
             biases.append(total_bias(rules, states))
         return biases
 
-    def audio(self, n: int) -> mx.array:
-        """The oldest ``n`` queued embeddings, ``(1, n, D)``; they stay queued."""
-        if len(self._audio) > 1 and self._audio[0].shape[1] < n:
+    def audio(self, start: int, n: int) -> mx.array:
+        """Queued embeddings from the ``start``-th oldest on, ``(1, n, D)``; they stay queued."""
+        start += self._n_dropped
+        if len(self._audio) > 1 and self._audio[0].shape[1] < start + n:
             self._audio = [mx.concatenate(self._audio, axis=1)]
-        return self._audio[0][:, :n]
+        return self._audio[0][:, start : start + n]
 
     def draw(self, logits: mx.array) -> mx.array:
         """Draw an id for each row of ``logits``, ``(n, V) -> (n,)``, with this row's settings."""
@@ -192,11 +196,9 @@ class Row:
     def _drop(self, n: int) -> None:
         """Forget the oldest ``n`` embeddings."""
         if self.finished:
-            self._audio, self._n_audio = [], 0
+            self._audio, self._n_audio, self._n_dropped = [], 0, 0
             return
         self._n_audio -= n
-        first = self._audio[0]
-        if first.shape[1] == n:
-            del self._audio[0]
-        else:
-            self._audio[0] = first[:, n:]
+        self._n_dropped += n
+        while self._audio and self._audio[0].shape[1] <= self._n_dropped:
+            self._n_dropped -= self._audio.pop(0).shape[1]

@@ -1,16 +1,21 @@
 """The one inner step of every decoding loop: positions in, logits out.
 
 Plain, parallel and batched decoding differ in which tokens they place and which logits they keep;
-all of them run :func:`decode_step`.
+all of them run :func:`decode_step`. On a GPU the step is traced once for each shape
+(:class:`StepProgram`) and then replayed without Python; rings are inputs and outputs of the trace,
+so they are written in place.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
+from typing import Any
 
 import mlx.core as mx
 
-from voxmlx.cache.ring import RingKVCache
+from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
+from voxmlx.cache.store import KVStore, RingIndex
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 
@@ -20,7 +25,7 @@ class DecodeState:
 
     Attributes:
         cache: Keys and values, one ring per layer.
-        conditioning: Feed-forward scales of the rows' delay (``Decoder.conditioning``).
+        conditioning: What ``Decoder.conditioning`` gave for the rows' delay.
     """
 
     cache: RingKVCache
@@ -53,3 +58,91 @@ def decode_step(
     else:
         hidden = mx.take_along_axis(hidden, n_logits[..., None], axis=1)
     return model.decoder.logits(hidden)
+
+
+class StepProgram:
+    """:func:`decode_step`, traced once for each shape.
+
+    The model's weights become constants of the trace: a model must not change after its first step.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: VoxtralRealtime):
+        self._model = model
+        self._store: KVStore | None = None
+        self._traced = mx.compile(self._trace)
+
+    def __call__(
+        self, state: DecodeState, tokens: mx.array, audio: mx.array, n_logits: int | mx.array
+    ) -> mx.array:
+        """As :func:`decode_step` for the model at hand."""
+        if not replays():
+            return decode_step(self._model, state, tokens, audio, n_logits)
+        cache = state.cache
+        place = cache.place(tokens.shape[1])
+        self._store = cache.store
+        logits, cache.store.buffers = self._traced(
+            tokens,
+            audio,
+            mx.array(cache.offsets, dtype=mx.int32),
+            state.conditioning,
+            n_logits,
+            cache.store.buffers,
+            *(place.n_new, place.capacity, place.n_read, place.window),
+            contiguous=place.contiguous,
+        )
+        cache.advance(place.n_new)
+        return logits
+
+    def _trace(
+        self,
+        tokens: mx.array,
+        audio: mx.array,
+        offset: mx.array,
+        conditioning: mx.array | None,
+        n_logits: int | mx.array,
+        buffers: dict[str, list[mx.array]],
+        *sizes: int,
+        contiguous: bool,
+    ) -> tuple[mx.array, dict[str, list[mx.array]]]:
+        store = copy.copy(self._store)
+        if store is None:
+            raise RuntimeError("a trace without a cache")
+        n_new, capacity, n_read, window = sizes
+        place = RingPlace(n_new, capacity, n_read, window, contiguous)
+        store.buffers = {name: list(layers) for name, layers in buffers.items()}
+        cache: Any = _TracedCache(
+            store, ring_index(offset, place)
+        )
+        logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
+        return logits, store.buffers
+
+
+def replays() -> bool:
+    """Whether tracing pays: on a CPU it saves little, and compiling takes seconds a shape."""
+    return mx.default_device().type != mx.cpu
+
+
+class _TracedCache:
+    """What a network asks of a cache, with everything decided beforehand."""
+
+    def __init__(self, store: KVStore, index: RingIndex):
+        self._index = index
+        self.attend = store.attend
+
+    def prepare(self, n_new: int) -> RingIndex:
+        return self._index
+
+    def advance(self, n: int) -> None:
+        """Nothing to count inside a trace."""
+
+
+def step_program(model: VoxtralRealtime) -> StepProgram:
+    """The model's own program; its traces serve all streams."""
+    program: StepProgram | None = getattr(model, "_step_program", None)
+    if program is None:
+        program = StepProgram(model)
+        model._step_program = program
+    return program
