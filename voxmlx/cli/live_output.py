@@ -12,7 +12,6 @@ from typing import TextIO
 import numpy as np
 
 from voxmlx.audio.live import Float32Array
-from voxmlx.errors import OutputError
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.types import Event, SegmentEnd, WordEnd
 from voxmlx.writers import (
@@ -139,9 +138,10 @@ class WavFile:
         self._path = path
         self._n_bytes = 0
         try:
-            self._file = wave.open(str(path), "wb")
+            self._raw = path.open("wb")
         except OSError as error:
             raise output_error(path, error) from error
+        self._file = wave.open(self._raw, "wb")
         self._file.setnchannels(1)
         self._file.setsampwidth(2)
         self._file.setframerate(sample_rate)
@@ -156,6 +156,7 @@ class WavFile:
             return
         try:
             self._file.writeframes(data)
+            self._raw.flush()
         except OSError as error:
             raise output_error(self._path, error) from error
 
@@ -163,5 +164,6 @@ class WavFile:
         """End the file."""
         try:
             self._file.close()
+            self._raw.close()
         except OSError as error:
-            raise OutputError(f"{self._path}: cannot be written: {error.strerror}") from error
+            raise output_error(self._path, error) from error
