@@ -157,20 +157,21 @@ def test_killed_program_leaves_valid_files(tmp_path, model):
         ("a.json", lambda text, result: json.loads(text)["text"] == result.text),
     ],
 )
-def test_formats_by_name(program, model, expected, tmp_path, name, check):
+def test_formats_by_name(cli, monkeypatch, model, expected, tmp_path, name, check):
     path = tmp_path / name
-    outcome = program("live", "-", "--model", model, "-o", path, stdin=None, input=pcm(samples()))
+    install(monkeypatch, sound=pcm_round(samples())).unplug = True
+    outcome = cli("live", "--model", model, "-o", path)
 
     assert outcome.code == 0
     assert check(path.read_text(), expected)
 
 
-def test_subtitles_to_standard_output(program, model):
-    outcome = program(
-        "live", "-", "--model", model, "--format", "srt", stdin=None, input=pcm(samples())
-    )
+def test_subtitles_to_standard_output(cli, monkeypatch, model):
+    install(monkeypatch, sound=samples()).unplug = True
+    outcome = cli("live", "--model", model, "--format", "srt")
 
     assert outcome.code == 0
+    assert outcome.out
     check_srt(outcome.out)
 
 
@@ -189,7 +190,7 @@ def test_realtime_reports_latency(cli, model, recording, expected):
 
 
 def test_microphone_until_interrupted(cli, monkeypatch, model, tmp_path, expected):
-    fake = install(monkeypatch, sound=pcm_round(samples()), speed=20.0)
+    fake = install(monkeypatch, sound=pcm_round(samples()))
     fake.unplug = True
     saved = tmp_path / "saved.wav"
     outcome = cli("live", "--model", model, "--device", "built", "--save", saved)
