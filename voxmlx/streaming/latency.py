@@ -48,6 +48,11 @@ class LatencyMeter:
                 self._shown.popleft()
             self._values.append(self._shown[0][1] - event.word.end_s)
 
+    @property
+    def latencies_s(self) -> list[float]:
+        """Latency of each word so far."""
+        return list(self._values)
+
     def summary(self) -> LatencySummary | None:
         """The distribution so far; ``None`` without words."""
         if not self._values:

@@ -1,0 +1,1 @@
+"""Measuring a model: data sets, error rates with their uncertainty, and reports."""
