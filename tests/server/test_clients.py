@@ -7,6 +7,7 @@ import base64
 import io
 import json
 
+import numpy as np
 import pytest
 from websockets.asyncio.client import connect as connect_async
 from websockets.sync.client import connect
@@ -70,7 +71,8 @@ def test_openai_realtime(server, pipeline, speech):
     """Every frame passes the SDK's own types."""
     openai = pytest.importorskip("openai")
     pydantic = pytest.importorskip("pydantic")
-    adapter = pydantic.TypeAdapter(openai.types.realtime.RealtimeServerEvent)
+    types = pytest.importorskip("openai.types.realtime")
+    adapter = pydantic.TypeAdapter(types.RealtimeServerEvent)
     update = {
         "type": "transcription",
         "audio": {
@@ -103,10 +105,7 @@ def test_openai_realtime(server, pipeline, speech):
     for frame in raw:
         assert adapter.validate_python(frame).type == frame["type"]
     session = pipeline.stream(transcription_delay_ms=240)
-    pcm = pcm16(speech)
-    import numpy as np
-
-    session.feed((np.frombuffer(pcm, "<i2") / 32768).astype("float32"), 24000)
+    session.feed((np.frombuffer(pcm16(speech), "<i2") / 32768).astype("float32"), 24000)
     session.close()
     while not session.done:
         session.step()
@@ -149,8 +148,6 @@ def test_mistral_sdk(server, pipeline, speech):
 
 def said(pipeline, speech) -> str:
     """What the model hears in the 16-bit samples of ``pcm16``."""
-    import numpy as np
-
     quantised = np.frombuffer(pcm16(speech), "<i2") / 32768
     return live_alone(pipeline, quantised.astype("float32"), 480).text
 

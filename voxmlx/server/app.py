@@ -38,7 +38,8 @@ def create_app(engine: Engine, settings: ServerSettings, metrics: Metrics) -> St
         settings: How the server behaves.
         metrics: What the engine reports to.
     """
-    model = ServedModel(settings.model_name, settings.model_aliases, engine.config.delay_ms)
+    delay_ms = engine.config.delay_ms if settings.delay_ms is None else settings.delay_ms
+    model = ServedModel(settings.model_name, settings.model_aliases, delay_ms)
     app = Starlette(
         routes=[
             Route("/", _page),

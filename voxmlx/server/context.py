@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -51,6 +52,8 @@ class Context:
     def open_turn(self, options: TurnOptions, tell: Callable[[Update], None]) -> Turn:
         """Open a turn whose news come to ``tell`` on the event loop."""
         loop = asyncio.get_running_loop()
+        if options.delay_ms is None:
+            options = dataclasses.replace(options, delay_ms=self.model.delay_ms)
 
         def from_engine(update: Update) -> None:
             try:

@@ -66,6 +66,8 @@ async def decode_upload(file: IO[bytes], max_audio_s: float) -> AsyncGenerator[S
     finally:
         if process.returncode is None:
             process.kill()
+            while await process.stdout.read(READ_BYTES):  # wait() waits for the end of the pipe
+                pass
             await process.wait()
         reason.cancel()
 

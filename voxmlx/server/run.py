@@ -11,12 +11,31 @@ from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.applications import Starlette
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from voxmlx.server.context import POLL_S, Context
 from voxmlx.server.logs import event
 from voxmlx.server.settings import ServerSettings
 
+HEAD_TIMEOUT_S = 20.0
+"""How long a client may take to send the head of its first request."""
+MAX_HEAD_BYTES = 64 * 1024
+
 _logger = logging.getLogger(__name__)
+
+
+class GuardedHttp(H11Protocol):
+    """HTTP by h11, which limits heads, and which drops a client that never finishes one."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock."""
+        super().connection_made(transport)
+        self.loop.call_later(HEAD_TIMEOUT_S, self._expire)
+
+    def _expire(self) -> None:
+        # After an upgrade the transport belongs to a WebSocket protocol.
+        if self.cycle is None and self.transport.get_protocol() is self:
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -54,7 +73,8 @@ class Server(uvicorn.Server):
             ws_per_message_deflate=False,  # no bombs; audio does not shrink anyway
             timeout_graceful_shutdown=5,
             timeout_keep_alive=30,
-            h11_max_incomplete_event_size=64 * 1024,
+            http=GuardedHttp,
+            h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             lifespan="off",
         )
         super().__init__(config)

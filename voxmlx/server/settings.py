@@ -19,6 +19,7 @@ class ServerSettings:
         allowed_origins: Origins of web pages on other hosts that may connect.
         model_name: Name shown to clients.
         model_aliases: Further names that clients may ask for.
+        delay_ms: Delay of clients that name none; ``None`` takes the model's own.
         max_connections: WebSocket connections at a time.
         max_per_client: WebSocket connections and uploads at a time from one address.
         max_body_bytes: Largest request body.
@@ -42,6 +43,7 @@ class ServerSettings:
     allowed_origins: tuple[str, ...] = ()
     model_name: str = "voxtral"
     model_aliases: tuple[str, ...] = ()
+    delay_ms: int | None = None
     max_connections: int = 64
     max_per_client: int = 32
     max_body_bytes: int = 256 * MIB

@@ -28,6 +28,8 @@ from voxmlx.types import Transcription
 
 MAX_FIELDS = 2000
 """Fields of a form at most: a thousand keywords and the rest."""
+UPLOAD_TIMEOUT_S = 900.0
+"""How long an upload may take."""
 
 T = TypeVar("T")
 _logger = logging.getLogger(__name__)
@@ -79,7 +81,10 @@ async def _parse(request: Request) -> FormData:
     if kind != "multipart/form-data":
         raise ApiError(415, "invalid_request", "send the file as multipart/form-data")
     try:
-        return await request.form(max_files=1, max_fields=MAX_FIELDS)
+        parsing = request.form(max_files=1, max_fields=MAX_FIELDS)
+        return await asyncio.wait_for(parsing, UPLOAD_TIMEOUT_S)
+    except asyncio.TimeoutError:
+        raise ApiError(408, "timeout", "the upload took too long") from None
     except ApiError:
         raise
     except HTTPException as error:
