@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import sys
+from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
@@ -15,15 +16,21 @@ from voxmlx.cli.common import (
     DEFAULT_MODEL,
     DelayOption,
     DTypeOption,
+    KVBitsOption,
+    KVRotation,
+    KVRotationOption,
     ModelOption,
     RevisionOption,
     UsageError,
     open_model,
 )
+from voxmlx.config import kv_cache_config
 from voxmlx.errors import MissingExtraError
 
 if TYPE_CHECKING:
+    from voxmlx.config import KVCacheConfig
     from voxmlx.engine.scheduler import Limits
+    from voxmlx.pipeline import Pipeline
     from voxmlx.server.settings import ServerSettings
 
 EXAMPLES = """\
@@ -108,6 +115,8 @@ def run(
     name: NameOption = None,
     log_format: LogFormatOption = LogFormat.PLAIN,
     log_text: LogTextOption = False,
+    kv_bits: KVBitsOption = None,
+    kv_rotation: KVRotationOption = KVRotation.HADAMARD,
     dtype: DTypeOption = None,
     revision: RevisionOption = None,
 ) -> None:
@@ -142,7 +151,8 @@ def run(
         memory_bytes=None if max_memory is None else round(max_memory * _GIB),
     )
     _set_up_logs(log_format)
-    _serve(partial(open_model, model, revision, dtype), settings, limits)
+    kv = kv_cache_config(kv_bits, kv_rotation.value)
+    _serve(partial(open_model, model, revision, dtype), settings, limits, kv)
 
 
 def _set_up_logs(log_format: LogFormat) -> None:
@@ -156,13 +166,18 @@ def _set_up_logs(log_format: LogFormat) -> None:
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
 
 
-def _serve(load: partial, settings: ServerSettings, limits: Limits) -> None:  # type: ignore[type-arg]
+def _serve(
+    load: Callable[[], Pipeline],
+    settings: ServerSettings,
+    limits: Limits,
+    kv: KVCacheConfig | None,
+) -> None:
     from voxmlx.engine.engine import Engine
     from voxmlx.server.app import create_app, new_metrics
     from voxmlx.server.run import Server
 
     metrics = new_metrics()
-    engine = Engine(load, limits, metrics.ticked)
+    engine = Engine(load, limits, metrics.ticked, kv)
     engine.start()
     try:
         server = Server(create_app(engine, settings, metrics), settings, partial(_say, settings))
