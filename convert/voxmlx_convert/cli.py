@@ -20,7 +20,14 @@ from voxmlx.checkpoints.save import TensorGroup
 from voxmlx.config import QuantizationConfig
 from voxmlx.errors import VoxmlxError
 from voxmlx.quantization.modes import MODES, make_quantization
-from voxmlx.quantization.recipes import RECIPES, Recipe, find_recipe, parse_setting, uniform
+from voxmlx.quantization.recipes import (
+    RECIPES,
+    Recipe,
+    find_recipe,
+    hlwq_recipe,
+    parse_setting,
+    uniform,
+)
 from voxmlx_convert.convert import Conversion, Options, convert
 from voxmlx_convert.plan import Plan
 from voxmlx_convert.publish import publish
@@ -104,6 +111,14 @@ def run(
         Rotate,
         typer.Option("--q-rotate", help="Rotate the inputs of affine matrices, in blocks of 128."),
     ] = Rotate.NONE,
+    hlwq: Annotated[
+        int | None,
+        typer.Option(
+            "--hlwq",
+            help="Pack as HLWQ with 2 to 6 bits: small to download, read as floating point.",
+            show_default=False,
+        ),
+    ] = None,
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Bring a quantised source back to floats.")
     ] = False,
@@ -153,6 +168,7 @@ def run(
                 q_encoder,
                 q_embedding,
                 q_rotate is Rotate.HADAMARD,
+                hlwq,
             ),
             dequantize=dequantize,
             revision=revision,
@@ -193,6 +209,7 @@ def build_recipe(
     encoder: str | None = None,
     embedding: str | None = None,
     rotated: bool = False,
+    hlwq: int | None = None,
 ) -> Recipe | None:
     """The recipe that the quantisation flags ask for; ``None`` if there are no such flags.
 
@@ -200,6 +217,10 @@ def build_recipe(
         ValueError: If the flags contradict each other or MLX has no such format.
     """
     has_setting = bits is not None or group_size is not None or mode is not None
+    if hlwq is not None:
+        if quantize or has_setting or rotated or (recipe, encoder, embedding) != (None, None, None):
+            raise ValueError("--hlwq is a packing of its own; drop the -q flags")
+        return hlwq_recipe(hlwq)
     if recipe is not None and has_setting:
         raise ValueError("--q-recipe says bits, groups and modes; drop the other flags")
     if recipe is not None:

@@ -25,6 +25,7 @@ from voxmlx.checkpoints.save import (
     derived_groups,
     published_layout,
     write_checkpoint,
+    write_json,
 )
 from voxmlx.errors import TokenizerError
 from voxmlx.quantization.recipes import Recipe
@@ -32,6 +33,9 @@ from voxmlx_convert.model_card import CardFacts, write_card
 from voxmlx_convert.output import check_space, check_target, new_folder
 from voxmlx_convert.plan import Chooser, Plan, make_plan
 from voxmlx_convert.verify import Verification, verify_conversion
+
+HLWQ_CONFIG_FILE = "polar_config.json"
+"""Where readers of HLWQ look for the packing's numbers."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,8 @@ def convert(
         started = time.perf_counter()
         _copy(checkpoint.tokenizer_path, folder / TOKENIZER_FILE)
         groups = [module.group for module in plan.modules] + derived_groups(checkpoint.config)
+        if plan.hlwq is not None:
+            write_json(folder / HLWQ_CONFIG_FILE, plan.hlwq)
         write_checkpoint(folder, groups, plan.config_values, on_group=on_group)
         seconds, peak = time.perf_counter() - started, peak_memory()
         verification = None

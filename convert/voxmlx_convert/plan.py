@@ -25,6 +25,7 @@ from voxmlx.checkpoints.names import split_leaf
 from voxmlx.checkpoints.safetensors import LazyTensor, TensorSpec
 from voxmlx.checkpoints.save import TensorGroup, config_values, published_layout
 from voxmlx.config import QuantizationConfig
+from voxmlx.quantization import hlwq
 from voxmlx.quantization.modes import PACKED, dequantize, packed_arrays, quantize
 from voxmlx.quantization.recipes import is_quantizable, part_of
 
@@ -74,11 +75,13 @@ class Plan:
         modules: Parameters in the order of the files.
         config_values: Content of ``config.json``.
         dtype: Type of the floating-point tensors.
+        hlwq: Content of ``polar_config.json``, if matrices are packed as HLWQ.
     """
 
     modules: Sequence[ModulePlan]
     config_values: Mapping[str, Any]
     dtype: mx.Dtype
+    hlwq: Mapping[str, Any] | None = None
 
     @property
     def total(self) -> PartSize:
@@ -144,7 +147,32 @@ def make_plan(
         group = converter.group(name, shape, stored, wanted)
         modules.append(ModulePlan(name, shape, stored, wanted, group))
     settings = {split_leaf(m.name)[0]: m.wanted for m in modules if m.wanted is not None}
-    return Plan(modules, config_values(checkpoint.config, settings), converter.dtype)
+    native = {path: s for path, s in settings.items() if s.mode != hlwq.MODE}
+    values = config_values(checkpoint.config, native)
+    coded = _hlwq_values(checkpoint, modules)
+    if coded is not None:
+        values["hlwq"] = {key: value for key, value in coded.items() if key != "layers"}
+    return Plan(modules, values, converter.dtype, coded)
+
+
+def _hlwq_values(checkpoint: Checkpoint, modules: Sequence[ModulePlan]) -> dict[str, Any] | None:
+    """What HLWQ's own configuration file says; ``None`` if no matrix is packed so."""
+    layout = published_layout(checkpoint.config)
+    layers: dict[str, Any] = {}
+    bits = 0
+    for module in modules:
+        if module.wanted is None or module.wanted.mode != hlwq.MODE:
+            continue
+        bits = module.wanted.bits
+        path = layout.external_name(module.name).removesuffix(".weight")
+        layers[path] = {
+            "in_features": module.shape[1],
+            "out_features": module.shape[0],
+            "n_blocks": -(-module.shape[1] // hlwq.BLOCK),
+            "bits": bits,
+            "block_size": hlwq.BLOCK,
+        }
+    return {**hlwq.describe_format(bits), "layers": layers} if layers else None
 
 
 class _Converter:
@@ -165,7 +193,7 @@ class _Converter:
         path, _ = split_leaf(name)
         specs = [TensorSpec(name, shape, self.dtype)]
         if wanted is not None:
-            arrays = packed_arrays(shape, self.dtype, wanted)
+            arrays = _arrays(shape, self.dtype, wanted)
             specs = [TensorSpec(f"{path}.{leaf}", *array) for leaf, array in arrays.items()]
         outside = tuple(self._outside(spec, _unread).spec for spec in specs)
         return TensorGroup(outside, partial(self._make, specs, name, stored, wanted))
@@ -189,17 +217,31 @@ class _Converter:
         tensors = self._checkpoint.tensors
         path, leaf = split_leaf(name)
         if stored is None and wanted is not None:
-            return quantize(tensors[name].read(), wanted, self.dtype)
+            return _pack(tensors[name].read(), wanted, self.dtype)
         leaves = [leaf] if stored is None else [p for p in PACKED if f"{path}.{p}" in tensors]
         arrays = {leaf: read_as(tensors[f"{path}.{leaf}"], self.dtype) for leaf in leaves}
         if stored is None or stored == wanted:
             return arrays
         weight = dequantize(arrays, stored, self.dtype)
-        return {"weight": weight} if wanted is None else quantize(weight, wanted)
+        return {"weight": weight} if wanted is None else _pack(weight, wanted, self.dtype)
 
     def _outside(self, spec: TensorSpec, read: Callable[[], mx.array]) -> LazyTensor:
         tensor = LazyTensor(spec, self._checkpoint.folder, read)
         return self._layout.to_external(tensor, self._checkpoint.config)
+
+
+def _arrays(
+    shape: tuple[int, ...], dtype: mx.Dtype, setting: QuantizationConfig
+) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
+    if setting.mode == hlwq.MODE:
+        return hlwq.packed_arrays(shape, setting.bits)
+    return packed_arrays(shape, dtype, setting)
+
+
+def _pack(weight: mx.array, setting: QuantizationConfig, dtype: mx.Dtype) -> dict[str, mx.array]:
+    if setting.mode == hlwq.MODE:
+        return hlwq.pack(weight, setting.bits)
+    return quantize(weight, setting, dtype)
 
 
 def _unread() -> mx.array:

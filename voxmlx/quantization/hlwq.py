@@ -10,11 +10,23 @@ The centroids are those after exactly 100 steps, unconverged, as the published c
 
 from __future__ import annotations
 
+from typing import Any
+
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.config import QuantizationConfig
+from voxmlx.kernels.bits import pack_bits
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.quantization.codebook import lloyd_max, midpoints
+
+MODE = "hlwq"
+"""Mode of settings that ask for this packing; MLX knows nothing of it."""
+
+BITS = (2, 3, 4, 5, 6)
+FORMAT = "hlwq-q5"
+"""The published name of the spelling that is written: bytes with the first code high, and ``meta``;
+the name is the same for other numbers of bits."""
 
 BLOCK = 128
 N_STEPS = 100
@@ -46,6 +58,55 @@ def encode(w: mx.array, bits: int) -> tuple[mx.array, mx.array]:
     for bound in midpoints(centroids(bits)):
         codes = codes + (z > float(bound))
     return codes.astype(mx.uint8), norms[..., 0].astype(mx.float16)
+
+
+def make_setting(bits: int) -> QuantizationConfig:
+    """The setting of matrices packed in this way.
+
+    Raises:
+        ValueError: If there is no such packing.
+    """
+    if bits not in BITS:
+        raise ValueError(f"bits of HLWQ must be one of {', '.join(map(str, BITS))}, got {bits!r}")
+    return QuantizationConfig(bits, BLOCK, MODE)
+
+
+def packed_arrays(shape: tuple[int, ...], bits: int) -> dict[str, tuple[tuple[int, ...], mx.Dtype]]:
+    """Shape and type of each array of a packed ``(out, in)`` matrix, by the end of its name."""
+    rows, columns = shape
+    n_blocks = -(-columns // BLOCK)
+    return {
+        "weight__packed": ((rows * n_blocks * BLOCK * bits // 8,), mx.uint8),
+        "weight__norms": ((rows, n_blocks), mx.float16),
+        "weight__meta": ((5,), mx.int64),
+    }
+
+
+def pack(w: mx.array, bits: int) -> dict[str, mx.array]:
+    """Pack a matrix into the arrays that :func:`packed_arrays` names."""
+    codes, norms = encode(w, bits)
+    meta = [*codes.shape, codes.size, w.shape[1]]
+    return {
+        "weight__packed": pack_bits(codes.reshape(-1), bits, "big"),
+        "weight__norms": norms,
+        "weight__meta": mx.array(meta, dtype=mx.int64),
+    }
+
+
+def describe_format(bits: int) -> dict[str, Any]:
+    """All that a reader needs to know beside the arrays, for a configuration file."""
+    return {
+        "format": FORMAT,
+        "quantization": "hlwq",
+        "bits": bits,
+        "block_size": BLOCK,
+        "codes": "bytes; each group of whole bytes is one big-endian number, its first code on top",
+        "norms": "float16, L2 norm of each block of inputs",
+        "meta": ["outputs", "blocks", "block_size", "codes", "inputs"],
+        "rotation": "Sylvester-Hadamard matrix H over sqrt(block_size)",
+        "decode": "norm / sqrt(block_size) * (centroids[codes] @ H)",
+        "centroids": [float(c) for c in centroids(bits)],
+    }
 
 
 def decode(

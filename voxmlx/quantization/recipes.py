@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from voxmlx.config import QuantizationConfig
+from voxmlx.quantization import hlwq
 from voxmlx.quantization.modes import MODES, ROTATED, can_pack, make_quantization
 
 PARTS = ("encoder", "adapter", "embedding", "decoder", "head")
@@ -104,6 +105,16 @@ RECIPES = {
 
 ``mixed-D-E``: D bits in the decoder, E in encoder and adapter, 6 in the embedding.
 """
+
+
+def hlwq_recipe(bits: int) -> Recipe:
+    """HLWQ codes for every matrix but the embedding, as published files have it.
+
+    Raises:
+        ValueError: If there is no such packing.
+    """
+    setting = hlwq.make_setting(bits)
+    return Recipe({part: setting for part in PARTS if part != "embedding"})
 
 
 def find_recipe(name: str) -> Recipe:
