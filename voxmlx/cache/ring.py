@@ -30,8 +30,8 @@ READ = 256
 
 REANCHOR_AT = 16384
 """Position at which a row is moved back. The rounding of float32 angles puts an error on the scores
-of normal 128-wide keys that grows with the position: rms 1e-3 here, 6e-3 at 131072, where the
-reference ends; storing keys in bfloat16 costs 4e-2 anywhere (``benchmarks/rope_error.py``)."""
+of normal 128-wide keys that grows with the position: rms 1e-3 here, 9e-3 at 131072, where the
+reference ends; storing keys in bfloat16 costs 5e-2 anywhere (``benchmarks/rope_error.py``)."""
 
 
 @dataclass(frozen=True)
