@@ -23,6 +23,7 @@ def stream_options(options: TurnOptions) -> StreamOptions:
         on_eos="restart" if live else "stop",
         rut_guard=live,
         top_logprobs=0,
+        context_bias=options.keywords,
     )
 
 

@@ -27,6 +27,10 @@ class StreamOptions:
             alternatives, 0 included; ``None`` gives no such events.
         keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
             at 360 kB an hour; without it, both are empty.
+        context_bias: Phrases to expect, such as names; they become likelier
+            (:mod:`voxmlx.generation.bias`).
+        keywords: The same under the name that servers use; both lists count.
+        bias_strength: How much likelier; 1 is the measured default.
         kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
         kv_rotation: ``none``, ``planar``, ``iso`` or ``hadamard``: what spreads outliers before
             keys and values are rounded to ``kv_bits``.
@@ -40,12 +44,19 @@ class StreamOptions:
     rules: Sequence[LogitRule] = ()
     top_logprobs: int | None = None
     keep_history: bool = True
+    context_bias: Sequence[str] = ()
+    keywords: Sequence[str] = ()
+    bias_strength: float = 1.0
     kv_bits: int | None = None
     kv_rotation: str = "hadamard"
 
     def __post_init__(self) -> None:
         """Check the values."""
         kv_cache_config(self.kv_bits, self.kv_rotation)
+        for name in ("context_bias", "keywords"):
+            if isinstance(getattr(self, name), str):
+                value = getattr(self, name)
+                raise TypeError(f"{name} must be a list of phrases, got {value!r}")
 
     @property
     def kv(self) -> KVCacheConfig | None:

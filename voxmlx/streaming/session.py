@@ -11,6 +11,7 @@ import numpy as np
 
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
+from voxmlx.generation.bias import context_rules
 from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
@@ -80,6 +81,8 @@ class StreamingSession:
         self.delay_ms = transcription_delay_ms
         self.input_sample_rate = config.audio.sample_rate
         self._options = StreamOptions() if options is None else options
+        phrases = [*self._options.context_bias, *self._options.keywords]
+        self._bias_rules = context_rules(phrases, tokenizer, self._options.bias_strength)
         self._model = model
         self._tokenizer = tokenizer
         self._audio = config.audio
@@ -280,7 +283,7 @@ class StreamingSession:
     def _open_stream(self, n_restarts: int) -> Tokens:
         """A decoder at its prompt, the first or one after an EOS."""
         options, tokenizer = self._options, self._tokenizer
-        rules = list(options.rules)
+        rules = [*options.rules, *self._bias_rules]
         if options.rut_guard:
             rules.append(RutGuard(tokenizer.pad_id))
         if n_restarts:
