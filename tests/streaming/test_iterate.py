@@ -14,7 +14,7 @@ def test_generator_gives_events_before_the_source_ends(pipeline, audio):
             taken.append(start)
             yield audio[start : start + 1280]
 
-    events = iterate(pipeline.stream(), source())
+    events = pipeline.stream().events(source())
     next(events)
 
     assert 0 < len(taken) < len(audio) // 1280
@@ -26,7 +26,7 @@ def test_async_gives_the_same_events(pipeline, audio):
             yield samples
 
     async def collect(pieces):
-        return [event async for event in iterate_async(pipeline.stream(), pieces)]
+        return [event async for event in pipeline.stream().events_async(pieces)]
 
     expected = list(iterate(pipeline.stream(), [audio]))
     assert asyncio.run(collect(source())) == expected

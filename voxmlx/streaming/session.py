@@ -6,6 +6,7 @@ import logging
 import math
 import time
 from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.backend import Backend, OwnBackend, Tokens
 from voxmlx.streaming.endless import EndlessStream
 from voxmlx.streaming.history import History
+from voxmlx.streaming.iterate import iterate, iterate_async
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.timeline import Timeline
 from voxmlx.streaming.transcript import Transcript
@@ -265,6 +267,20 @@ class StreamingSession:
         if self._first_text_s is None and any(isinstance(e, TextDelta) for e in events):
             self._first_text_s = time.perf_counter() - self._started_s
         return events
+
+    def events(
+        self, source: Iterable[np.ndarray], sample_rate: int | None = None
+    ) -> Iterator[Event]:
+        """Run over audio that a loop gives; see :func:`voxmlx.streaming.iterate.iterate`."""
+        return iterate(self, source, sample_rate)
+
+    def events_async(
+        self,
+        source: AsyncIterable[np.ndarray] | Iterable[np.ndarray],
+        sample_rate: int | None = None,
+    ) -> AsyncIterator[Event]:
+        """Do the same beside other tasks: :func:`voxmlx.streaming.iterate.iterate_async`."""
+        return iterate_async(self, source, sample_rate)
 
     def result(self) -> Transcription:
         """Everything settled so far. It is made anew from the tokens, at each call."""
