@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
     {"errors", "types", "version"},
     {"config", "kernels"},
-    {"audio", "tokenizer", "words", "writers", "cache", "quantization"},
+    {"audio", "tokenizer", "words", "writers", "tables", "cache", "quantization"},
     {"models"},
     {"checkpoints", "generation"},
     {"streaming"},

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from voxmlx.evaluate.manifest import ManifestError, read_manifest
+from voxmlx.evaluate.manifest import read_manifest
+from voxmlx.tables import ManifestError
 
 
 def touch(path):

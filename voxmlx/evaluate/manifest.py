@@ -6,26 +6,19 @@ and Common Voice, and JSON lines or CSV with a recording and its text in each ro
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from voxmlx.errors import VoxmlxError
+from voxmlx.tables import AUDIO_KEYS, ManifestError, csv_rows, json_rows, lines, pick, text_of
 
-AUDIO_KEYS = ("audio_filepath", "audio", "path", "file", "file_name", "filename", "wav")
 TEXT_KEYS = ("text", "sentence", "transcription", "transcript", "reference", "raw_transcription")
 LANGUAGE_KEYS = ("language", "lang", "locale")
-"""Column names of NeMo, Hugging Face and Common Voice tables, in order of preference."""
+"""Columns of NeMo, Hugging Face and Common Voice tables, best first."""
 
 _LIBRISPEECH_SUFFIXES = (".flac", ".wav", ".opus", ".ogg", ".mp3")
 _FLEURS_COLUMNS = 7  # id, file_name, raw_transcription, transcription, phonemes, samples, gender
-
-
-class ManifestError(VoxmlxError):
-    """A data set cannot be read."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +88,7 @@ def _read_folder(folder: Path, language: str | None) -> list[Utterance]:
 
 
 def _read_librispeech(path: Path, language: str) -> Iterator[Utterance]:
-    for number, line in _lines(path):
+    for number, line in lines(path):
         name, _, text = line.partition(" ")
         candidates = [path.parent / (name + suffix) for suffix in _LIBRISPEECH_SUFFIXES]
         audio = next((c for c in candidates if c.is_file()), None)
@@ -107,22 +100,20 @@ def _read_librispeech(path: Path, language: str) -> Iterator[Utterance]:
 def _read_table(path: Path, language: str | None) -> Iterator[Utterance]:
     suffix = path.suffix.lower()
     if suffix in (".jsonl", ".json", ".ndjson"):
-        return _from_rows(path, _json_rows(path), language)
+        return _from_rows(path, json_rows(path), language)
     if suffix == ".csv":
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return _from_rows(path, enumerate(rows, 2), language)
+        return _from_rows(path, csv_rows(path), language)
     if suffix in (".tsv", ".txt"):
         return _read_tsv(path, language)
     raise ManifestError(f"{path}: expected .jsonl, .csv or .tsv")
 
 
 def _read_tsv(path: Path, language: str | None) -> Iterator[Utterance]:
-    rows = [(number, line.split("\t")) for number, line in _lines(path)]
+    rows = [(number, line.split("\t")) for number, line in lines(path)]
     if not rows:
         return
     head = rows[0][1]
-    if _pick(head, AUDIO_KEYS) is not None and _pick(head, TEXT_KEYS) is not None:
+    if pick(head, AUDIO_KEYS) is not None and pick(head, TEXT_KEYS) is not None:
         named = ((number, dict(zip(head, row, strict=False))) for number, row in rows[1:])
         yield from _from_rows(path, named, language)
         return
@@ -157,36 +148,15 @@ def _fleurs_language(path: Path) -> str | None:
     return code if len(code) == 2 else None
 
 
-def _json_rows(path: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    for number, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ManifestError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise ManifestError(f"{path}, line {number}: expected an object, got {row!r:.40}")
-        yield number, row
-
-
 def _from_rows(
     path: Path, rows: Iterable[tuple[int, Mapping[str, Any]]], language: str | None
 ) -> Iterator[Utterance]:
     for number, row in rows:
-        audio, text = _pick(row, AUDIO_KEYS), _pick(row, TEXT_KEYS)
-        for name, key, keys in (("recording", audio, AUDIO_KEYS), ("text", text, TEXT_KEYS)):
-            if key is None or not isinstance(row[key], str):
-                raise ManifestError(
-                    f"{path}, line {number}: has no {name}; expected a column {', '.join(keys)}"
-                )
-        own = _pick(row, LANGUAGE_KEYS)
+        audio = text_of(path, number, row, "recording", AUDIO_KEYS)
+        text = text_of(path, number, row, "text", TEXT_KEYS)
+        own = pick(row, LANGUAGE_KEYS)
         code = str(row[own]).lower()[:2] if own is not None and row[own] else language
-        yield _utterance(path, str(row[audio]), str(row[text]), code)  # type: ignore[index]
-
-
-def _pick(row: Iterable[str], keys: Iterable[str]) -> str | None:
-    """The first of ``keys`` that is in ``row``."""
-    names = set(row)
-    return next((key for key in keys if key in names), None)
+        yield _utterance(path, audio, text, code)
 
 
 def _utterance(table: Path, audio: str, text: str, language: str | None) -> Utterance:
@@ -196,16 +166,3 @@ def _utterance(table: Path, audio: str, text: str, language: str | None) -> Utte
     places += [folder / table.stem / audio, folder / "audio" / audio]
     found = next((place for place in places if place.is_file()), places[0])
     return Utterance(audio, found, text.strip(), language)
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Lines that are not blank, with their 1-based numbers."""
-    try:
-        with open(path, encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.rstrip("\r\n")
-    except UnicodeDecodeError as error:
-        raise ManifestError(f"{path}: not UTF-8 text ({error.reason})") from error
-    except OSError as error:
-        raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
