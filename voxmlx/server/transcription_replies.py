@@ -10,7 +10,7 @@ from typing import Any
 
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from voxmlx.engine.request import Piece
+from voxmlx.engine.request import Piece, Update
 from voxmlx.server.protocols.common import segment_dict, token_usage, word_dict
 from voxmlx.server.protocols.openai import logprob_dict
 from voxmlx.server.transcription_form import TranscriptionForm
@@ -37,11 +37,15 @@ def reply(result: Transcription, form: TranscriptionForm, pieces: Sequence[Piece
     return JSONResponse(body)
 
 
-def delta_event(text: str, pieces: Sequence[Piece], logprobs: bool) -> dict[str, Any]:
-    """A ``transcript.text.delta``."""
-    frame: dict[str, Any] = {"type": "transcript.text.delta", "delta": text}
+def delta_event(update: Update, logprobs: bool) -> dict[str, Any]:
+    """A ``transcript.text.delta``, with the words and segments that are complete by now."""
+    frame: dict[str, Any] = {"type": "transcript.text.delta", "delta": update.text}
+    if update.words:
+        frame["words"] = [word_dict(word) for word in update.words]
+    if update.segments:
+        frame["segments"] = [segment_dict(segment) for segment in update.segments]
     if logprobs:
-        frame["logprobs"] = [logprob_dict(piece) for piece in pieces]
+        frame["logprobs"] = [logprob_dict(piece) for piece in update.pieces]
     return frame
 
 

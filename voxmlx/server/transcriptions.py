@@ -126,8 +126,8 @@ async def _events(job: FileJob, logprobs: bool) -> AsyncIterator[str]:
     try:
         async for update in job.updates():
             pieces += update.pieces
-            if update.text:
-                yield _sse(delta_event(update.text, update.pieces, logprobs))
+            if update.text or update.words or update.segments:
+                yield _sse(delta_event(update, logprobs))
             if update.result is not None:
                 yield _sse(done_event(update.result, pieces, logprobs))
     except ApiError as error:  # the status is sent already
