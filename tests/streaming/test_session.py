@@ -183,6 +183,15 @@ def test_lag(pipeline, audio):
     assert session.lag_s < 0.0825
 
 
+def test_lag_does_not_count_the_delay(pipeline):
+    session = pipeline.stream(transcription_delay_ms=2400)
+    for _ in range(20):
+        session.feed(np.zeros(1280, np.float32))
+        drain(session)
+        assert session.lag_s < 0.0825
+    assert session.tokens == []
+
+
 def test_catches_up_with_few_encoder_calls(pipeline, audio):
     session = pipeline.stream()
     session.feed(audio)

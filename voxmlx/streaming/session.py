@@ -102,6 +102,7 @@ class StreamingSession:
         self._resampler: Resampler | None = None
         self._n_audio = 0  # samples of audio, at the model's rate
         self._n_stream = 0  # the same with the silence of flushes
+        self._n_encoded = 0  # positions
         self._n_flushed = 0  # value of _n_audio at the last flush
         self._flushes: deque[tuple[int, float]] = deque()  # tokens that settle a flush, its time
         self._end_s = 0.0
@@ -159,7 +160,10 @@ class StreamingSession:
         """Audio fed and not decoded yet; less than 0.0825 s of it must wait for more audio."""
         if self.ended:
             return 0.0
-        heard = self._stream.n_heard * self._audio.samples_per_token
+        n_heard = self._stream.n_heard
+        if n_heard == 0 and self._stream.n_ready == 0:
+            n_heard = self._n_encoded  # the prompt waits for audio, not for work
+        heard = n_heard * self._audio.samples_per_token
         left = self._model.config.n_left_pad_tokens * self._audio.samples_per_token
         return max(0, self._n_stream - max(0, heard - left)) / self._audio.sample_rate
 
@@ -249,7 +253,9 @@ class StreamingSession:
         limit = self._embedder.max_rows if max_positions is None else max_positions
         started = time.perf_counter()
         if self._stream.n_ready < limit and self._embedder.n_ready and not self._stream.finished:
-            self._stream.add(self._embedder.encode())
+            embeddings = self._embedder.encode()
+            self._n_encoded += embeddings.shape[1]
+            self._stream.add(embeddings)
         encoded = time.perf_counter()
         tokens = self._stream.step(limit)
         self._encode_s += encoded - started
