@@ -18,7 +18,7 @@ from voxmlx.models.voxtral import Voxtral
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.offline import OfflinePipeline
 from voxmlx.streaming.endless import OnEos
-from voxmlx.streaming.iterate import iterate
+from voxmlx.streaming.iterate import Session, iterate
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.tokenizer import Tokenizer
@@ -150,7 +150,7 @@ class Pipeline:
 
 
 def transcribe_events(
-    session: StreamingSession, audio: AudioSource | AudioReader, sample_rate: int | None = None
+    session: Session, audio: AudioSource | AudioReader, sample_rate: int | None = None
 ) -> Iterator[Event]:
     """Run a session over a whole recording; the session's result is complete at the end."""
     with audio if isinstance(audio, AudioReader) else open_audio(audio, sample_rate) as reader:

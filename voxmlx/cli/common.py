@@ -13,6 +13,7 @@ import typer
 from voxmlx.config import KV_BITS, SUPPORTED_DELAYS_MS
 
 if TYPE_CHECKING:
+    from voxmlx.offline import OfflinePipeline
     from voxmlx.pipeline import Pipeline
 
 DEFAULT_MODEL = "mlx-community/Voxtral-Mini-4B-Realtime-2602-4bit"
@@ -127,6 +128,15 @@ KVRotationOption = Annotated[
     KVRotation,
     typer.Option("--kv-rotation", help="Spreads outliers before --kv-bits rounds."),
 ]
+LanguageOption = Annotated[
+    str | None,
+    typer.Option(
+        "--language",
+        "-l",
+        metavar="CODE",
+        help="Language spoken, such as en, for offline models. Default: the model finds it.",
+    ),
+]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Format of the result.")]
 OutputDirOption = Annotated[
     Path | None,
@@ -149,6 +159,25 @@ def print_error(message: str) -> None:
 def open_model(
     model: str | None, revision: str | None = None, dtype: DType | None = None
 ) -> Pipeline:
+    """Load the realtime model that the options name; see :func:`open_any_model`.
+
+    Raises:
+        UsageError: If it is not a realtime model, or as :func:`open_any_model` says.
+    """
+    from voxmlx.pipeline import Pipeline
+
+    pipeline = open_any_model(model, revision, dtype)
+    if not isinstance(pipeline, Pipeline):
+        raise UsageError(
+            f"{model} is of type {pipeline.config.model_type!r} and reads whole recordings; this "
+            "command needs a realtime model"
+        )
+    return pipeline
+
+
+def open_any_model(
+    model: str | None, revision: str | None = None, dtype: DType | None = None
+) -> Pipeline | OfflinePipeline:
     """Load the model that the options name, downloaded if need be.
 
     Raises:

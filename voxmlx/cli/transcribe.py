@@ -19,19 +19,22 @@ from voxmlx.cli.common import (
     KVBitsOption,
     KVRotation,
     KVRotationOption,
+    LanguageOption,
     ModelOption,
     OutputDirOption,
     RevisionOption,
     TemperatureOption,
     UsageError,
-    open_model,
+    open_any_model,
     print_error,
 )
 from voxmlx.cli.display import Display
 from voxmlx.errors import AudioError, OutputError
 
 if TYPE_CHECKING:
+    from voxmlx.offline import OfflinePipeline
     from voxmlx.pipeline import Pipeline
+    from voxmlx.streaming.offline import OfflineSession
     from voxmlx.streaming.session import StreamingSession
     from voxmlx.types import Transcription
 
@@ -49,6 +52,7 @@ def run(
     ],
     model: ModelOption = None,
     delay: DelayOption = None,
+    language: LanguageOption = None,
     format: FormatOption = Format.TXT,
     output_dir: OutputDirOption = None,
     temperature: TemperatureOption = 0.0,
@@ -67,8 +71,9 @@ def run(
     if output_dir is None and format is not Format.TXT and len(files) > 1:
         raise UsageError(f"--format {format.value} of several files needs --output-dir")
     transcriber = _Transcriber(
-        partial(open_model, model, revision, dtype),
-        delay,
+        partial(open_any_model, model, revision, dtype),
+        transcription_delay_ms=delay,
+        language=language,
         temperature=temperature,
         kv_bits=kv_bits,
         kv_rotation=kv_rotation.value,
@@ -109,16 +114,15 @@ def output_names(files: Sequence[str]) -> list[str]:
 class _Transcriber:
     """Transcribes files one after another; the model is loaded when the first file is open."""
 
-    def __init__(self, load: Callable[[], Pipeline], delay: int | None, **options: Any):
+    def __init__(self, load: Callable[[], Pipeline | OfflinePipeline], **options: Any):
         self._load = load
-        self._delay = delay
         self._options = options
 
     def to_stdout(self, file: str, format: Format) -> None:
         """Print the text while it is decoded, or the result in another format at the end."""
         from voxmlx.writers import get_writer
 
-        result = self._transcribe(file, show_text=format is Format.TXT)
+        result = self._transcribe(file, format, show_text=format is Format.TXT)
         if format is not Format.TXT:
             get_writer(format.value)(result, sys.stdout)
 
@@ -127,35 +131,37 @@ class _Transcriber:
         from voxmlx.writers import FORMATS, atomic_write, get_writer, make_folder
 
         make_folder(folder)
-        result = self._transcribe(file, show_text=False)
+        result = self._transcribe(file, format, show_text=False)
         for each in FORMATS if format is Format.ALL else (format.value,):
             path = folder / f"{name}.{each}"
             with atomic_write(path) as output:
                 get_writer(each)(result, output)
             print(path, flush=True)
 
-    def _transcribe(self, file: str, show_text: bool) -> Transcription:
+    def _transcribe(self, file: str, format: Format, show_text: bool) -> Transcription:
         from voxmlx.audio.decode import open_audio
         from voxmlx.pipeline import transcribe_events
 
         with open_audio(file) as reader:
-            session = self._open_session()
+            session = self._open_session(format)
             with Display(reader.name, session, reader.duration_s, show_text) as display:
                 for event in transcribe_events(session, reader):
                     display.show(event)
         return session.result()
 
-    def _open_session(self) -> StreamingSession:
-        options = dict(self._options)
+    def _open_session(self, format: Format) -> StreamingSession | OfflineSession:
+        options = {name: value for name, value in self._options.items() if value is not None}
         if self._pipeline.config.model_type == "voxtral_realtime":
+            if "language" in options:
+                raise UsageError("--language is for offline models; this one needs no language")
             options["on_eos"] = "restart"
-        if self._delay is not None:
-            options["transcription_delay_ms"] = self._delay
+        elif format not in (Format.TXT, Format.JSON):
+            raise UsageError(f"--format {format.value} needs times, which this model does not give")
         try:
             return self._pipeline.file_session(**options)
         except ValueError as error:  # an option that this model does not have
             raise UsageError(str(error)) from error
 
     @cached_property
-    def _pipeline(self) -> Pipeline:
+    def _pipeline(self) -> Pipeline | OfflinePipeline:
         return self._load()
