@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, overload
 
@@ -101,6 +101,9 @@ class Pipeline:
         seed: int = 0,
         on_eos: OnEos = "stop",
         rut_guard: bool = False,
+        context_bias: Sequence[str] = (),
+        keywords: Sequence[str] = (),
+        bias_strength: float = 1.0,
         kv_bits: int | None = None,
         kv_rotation: str = "hadamard",
         stream: bool = False,
@@ -119,6 +122,9 @@ class Pipeline:
             on_eos: What to do where the model ends the stream although audio goes on: ``"stop"``,
                 as the reference does, or ``"restart"``, which loses nothing.
             rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
+            context_bias: Phrases to expect, such as names; they become likelier.
+            keywords: The same under the name that servers use; both lists count.
+            bias_strength: How much likelier; 1 is the measured default.
             kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
             kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or
                 ``hadamard``.
@@ -138,6 +144,9 @@ class Pipeline:
             seed=seed,
             on_eos=on_eos,
             rut_guard=rut_guard,
+            context_bias=context_bias,
+            keywords=keywords,
+            bias_strength=bias_strength,
             kv_bits=kv_bits,
             kv_rotation=kv_rotation,
         )

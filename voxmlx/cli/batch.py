@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxmlx.cli.common import (
+    BiasFileOption,
+    BiasOption,
     DelayOption,
     DTypeOption,
     Format,
@@ -21,6 +23,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_model,
     print_error,
+    read_phrases,
 )
 
 if TYPE_CHECKING:
@@ -66,6 +69,8 @@ def run(
     ray_actors: Annotated[
         int | None, typer.Option("--ray-actors", min=1, help="Models on the Ray cluster.")
     ] = None,
+    bias: BiasOption = None,
+    bias_file: BiasFileOption = None,
     kv_bits: KVBitsOption = None,
     kv_rotation: KVRotationOption = KVRotation.HADAMARD,
     dtype: DTypeOption = None,
@@ -89,6 +94,8 @@ def run(
     options: dict[str, Any] = {"on_eos": "restart", "rows": batch_size}
     if delay is not None:
         options["transcription_delay_ms"] = delay
+    if phrases := read_phrases(bias, bias_file):
+        options["context_bias"] = phrases
     if kv_bits is not None:
         options |= {"kv_bits": kv_bits, "kv_rotation": kv_rotation.value}
     settings = {"model": model, "revision": revision, "formats": list(formats)}

@@ -128,6 +128,19 @@ KVRotationOption = Annotated[
     KVRotation,
     typer.Option("--kv-rotation", help="Spreads outliers before --kv-bits rounds."),
 ]
+BiasOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bias",
+        "--keyword",
+        metavar="PHRASE",
+        help="A name or term to expect; makes it likelier. May be repeated.",
+    ),
+]
+BiasFileOption = Annotated[
+    Path | None,
+    typer.Option("--bias-file", metavar="FILE", help="Such phrases, one a line."),
+]
 LanguageOption = Annotated[
     str | None,
     typer.Option(
@@ -154,6 +167,24 @@ def print_error(message: str) -> None:
     line = " ".join(message.splitlines())
     typer.secho("error: ", fg="red", err=True, nl=False)
     typer.echo(line, err=True)
+
+
+def read_phrases(phrases: list[str] | None, file: Path | None) -> list[str]:
+    """Phrases of ``--bias`` and ``--bias-file`` together.
+
+    Raises:
+        UsageError: If the file cannot be read, or a phrase is blank.
+    """
+    found = list(phrases or ())
+    if not all(phrase.strip() for phrase in found):
+        raise UsageError("--bias: a phrase is blank")
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"--bias-file {file}: cannot be read: {error}") from error
+        found += [line.strip() for line in lines if line.strip()]
+    return found
 
 
 def open_model(

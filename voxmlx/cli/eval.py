@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxmlx.cli.common import (
+    BiasFileOption,
+    BiasOption,
     DType,
     DTypeOption,
     KVBitsOption,
@@ -21,6 +23,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_model,
     print_error,
+    read_phrases,
 )
 from voxmlx.config import SUPPORTED_DELAYS_MS
 
@@ -130,6 +133,8 @@ def run(
         tuple[Path, Path] | None,
         typer.Option("--compare", metavar="A B", help="Compare two saved results; runs nothing."),
     ] = None,
+    bias: BiasOption = None,
+    bias_file: BiasFileOption = None,
     kv_bits: KVBitsOption = None,
     kv_rotation: KVRotationOption = KVRotation.HADAMARD,
     dtype: DTypeOption = None,
@@ -151,6 +156,8 @@ def run(
     if data is not None:
         utterances = _read(data, language, limit)
         options: dict[str, Any] = {}
+        if phrases := read_phrases(bias, bias_file):
+            options["context_bias"] = phrases
         if kv_bits is not None:
             options |= {"kv_bits": kv_bits, "kv_rotation": kv_rotation.value}
         result = _evaluate(

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from voxmlx.cli.common import (
+    BiasFileOption,
+    BiasOption,
     DelayOption,
     Format,
     KVBitsOption,
@@ -28,6 +30,7 @@ from voxmlx.cli.common import (
     TemperatureOption,
     UsageError,
     open_model,
+    read_phrases,
 )
 from voxmlx.errors import AudioError
 
@@ -114,6 +117,8 @@ def run(
             "--rut-guard/--no-rut-guard", help="Wake the model from minutes of false silence."
         ),
     ] = True,
+    bias: BiasOption = None,
+    bias_file: BiasFileOption = None,
     temperature: TemperatureOption = 0.0,
     kv_bits: KVBitsOption = None,
     kv_rotation: KVRotationOption = KVRotation.HADAMARD,
@@ -139,6 +144,7 @@ def run(
         transcription_delay_ms=delay,
         temperature=temperature,
         rut_guard=rut_guard,
+        context_bias=read_phrases(bias, bias_file),
         kv_bits=kv_bits,
         kv_rotation=kv_rotation.value,
     )

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from voxmlx.cli.common import (
+    BiasFileOption,
+    BiasOption,
     DelayOption,
     DTypeOption,
     Format,
@@ -27,6 +29,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_any_model,
     print_error,
+    read_phrases,
 )
 from voxmlx.cli.display import Display
 from voxmlx.errors import AudioError, OutputError
@@ -55,6 +58,8 @@ def run(
     language: LanguageOption = None,
     format: FormatOption = Format.TXT,
     output_dir: OutputDirOption = None,
+    bias: BiasOption = None,
+    bias_file: BiasFileOption = None,
     temperature: TemperatureOption = 0.0,
     kv_bits: KVBitsOption = None,
     kv_rotation: KVRotationOption = KVRotation.HADAMARD,
@@ -74,6 +79,7 @@ def run(
         partial(open_any_model, model, revision, dtype),
         transcription_delay_ms=delay,
         language=language,
+        context_bias=read_phrases(bias, bias_file) or None,
         temperature=temperature,
         kv_bits=kv_bits,
         kv_rotation=kv_rotation.value,
@@ -155,6 +161,8 @@ class _Transcriber:
             if "language" in options:
                 raise UsageError("--language is for offline models; this one needs no language")
             options["on_eos"] = "restart"
+        elif "context_bias" in options:
+            raise UsageError("--bias is for realtime models; this one reads whole recordings")
         elif format not in (Format.TXT, Format.JSON):
             raise UsageError(f"--format {format.value} needs times, which this model does not give")
         try:
