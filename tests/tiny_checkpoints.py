@@ -293,7 +293,7 @@ def to_half_rows(array: np.ndarray, heads: int) -> np.ndarray:
 
 
 def layout_weights(layout: str, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Weights in the names and arrangement of ``native``, ``hf``, ``mlx_audio`` or ``old_voxmlx``."""
+    """Weights as the layout ``native``, ``hf``, ``mlx_audio`` or ``old_voxmlx`` has them."""
     namer = {
         "native": native_name,
         "hf": hf_name,

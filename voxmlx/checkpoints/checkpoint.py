@@ -166,7 +166,7 @@ def _internal_names(layout: Layout, tensors: Mapping[str, LazyTensor]) -> dict[s
 
 def and_more(names: list[str]) -> str:
     """How many names a message leaves out."""
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f" (and {len(names) - 1} more)" if len(names) > 1 else ""
 
 
 def _read_quantization(values: Mapping[str, Any], layout: Layout) -> QuantizationConfig | None:

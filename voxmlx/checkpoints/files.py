@@ -89,7 +89,7 @@ def _whole_set(folder: Path, weights: list[str]) -> list[str]:
     missing = [name for name in weights if not (folder / name).is_file()]
     if missing:
         raise CheckpointError(
-            f"{folder / missing[0]}: this shard is missing, {len(missing)} of {len(weights)} are; "
+            f"{folder / missing[0]}: this shard is missing ({len(missing)} of {len(weights)} are); "
             "download the folder again"
         )
     return weights

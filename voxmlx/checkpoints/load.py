@@ -170,7 +170,7 @@ def _check_names(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]
         outside = checkpoint.layout.external_name(missing[0])
         raise CheckpointError(
             f"{next(iter(checkpoint.tensors.values())).file}: tensor {outside!r}"
-            f"{and_more(missing)} missing; download or convert the checkpoint again"
+            f"{and_more(missing)} is missing; download or convert the checkpoint again"
         )
     extra = [name for name in checkpoint.tensors if name not in expected]
     if extra:

@@ -88,7 +88,7 @@ class _LazyFile:
 
     def take(self, name: str) -> mx.array:
         if name not in self._arrays:
-            self._arrays = cast("dict[str, mx.array]", mx.load(str(self._path)))
+            self._arrays = cast("dict[str, mx.array]", mx.load(str(self._path), "safetensors"))
         return self._arrays.pop(name)
 
 
