@@ -1,7 +1,7 @@
 """A local stand-in for the Hugging Face hub: enough of its HTTP API to download and to upload.
 
-Written from what ``huggingface_hub`` asks for. Repositories are dictionaries of file contents; every
-request is recorded.
+Written from what ``huggingface_hub`` asks for. Repositories are dictionaries of file contents;
+every request is recorded.
 """
 
 from __future__ import annotations

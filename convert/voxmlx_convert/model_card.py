@@ -7,14 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from voxmlx.checkpoints.mistral import REALTIME
 from voxmlx.checkpoints.safetensors import output_error
+from voxmlx.quantization.modes import MODES
 from voxmlx.version import __version__
 from voxmlx_convert.plan import Plan
 from voxmlx_convert.verify import Verification
 
 CARD_FILE = "README.md"
 
+_KINDS = {REALTIME: "Live and offline speech to text", "voxtral": "Speech to text and audio chat"}
+
 _TEMPLATE = Path(__file__).with_name("model_card.md")
+_DELAYS = Path(__file__).with_name("model_card_delays.md")
 _REPO = re.compile(r"^[\w.-]+/[\w.-]+$")
 
 
@@ -41,6 +46,7 @@ def render_card(facts: CardFacts) -> str:
     """The text of a model card."""
     is_repo = _REPO.match(facts.source) is not None and not Path(facts.source).exists()
     quantized = any(module.wanted is not None for module in facts.plan.modules)
+    model_type = facts.plan.config_values["model_type"]
     relation = "base_model_relation: quantized\n" if quantized else ""
     return Template(_TEMPLATE.read_text(encoding="utf-8")).substitute(
         base_model=f"base_model: {facts.source}\n{relation}" if is_repo else "",
@@ -51,8 +57,17 @@ def render_card(facts: CardFacts) -> str:
         version=__version__,
         command=facts.command,
         sizes=size_table(facts.plan),
+        kind=_KINDS[model_type],
+        readers=" mlx-audio reads this folder as well." if _is_plain(facts.plan) else "",
+        delays=_DELAYS.read_text(encoding="utf-8") if model_type == REALTIME else "",
         verification="" if facts.verification is None else _verification(facts.verification),
     )
+
+
+def _is_plain(plan: Plan) -> bool:
+    """Whether every matrix is packed in a way that MLX itself has."""
+    modes = {module.wanted.mode for module in plan.modules if module.wanted is not None}
+    return all(mode in MODES and MODES[mode].native == mode for mode in modes)
 
 
 def write_card(folder: Path, facts: CardFacts) -> None:

@@ -206,9 +206,6 @@ def test_a_file_is_refused(tmp_path):
 def test_neither_folder_nor_repository(name, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
-    if name == "":
-        assert resolve(name) == Path()
-        return
     with pytest.raises(HubError) as info:
         resolve(name)
     assert str(info.value) == (

@@ -44,11 +44,11 @@ def resolve(path_or_repo: str | Path, revision: str | None = None) -> Path:
         HubError: If there is no such folder and no repository to be had.
     """
     folder = Path(path_or_repo).expanduser()
-    if folder.is_dir():
-        return folder
-    if folder.exists():
-        raise HubError(f"{folder}: a file; give the folder that holds it")
     name = str(path_or_repo)
+    if name and folder.is_dir():
+        return folder
+    if name and folder.exists():
+        raise HubError(f"{folder}: a file; give the folder that holds it")
     if name == TINY:
         return _ASSETS / TINY
     if isinstance(path_or_repo, Path) or not _REPO.match(name):
