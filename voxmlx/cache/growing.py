@@ -6,8 +6,10 @@ conversation's cache serves the next turn. A step reads only the slots in use.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from voxmlx.cache.ring import RingKVCache, RingPlace
-from voxmlx.cache.store import KVStore
+from voxmlx.cache.store import KVStore, RingIndex
 
 ROOM = 1024
 """Slots added at a time: little memory unused, and one copy in as many positions."""
@@ -43,6 +45,11 @@ class GrowingKVCache(RingKVCache):
         n_read = min(-(-end // READ) * READ, self.capacity)
         contiguous = len(set(self.offsets)) == 1
         return RingPlace(n_new, self.capacity, n_read, self.window, contiguous)
+
+    def prepare(self, n_new: int) -> RingIndex:
+        """Slots and mask of the next ``n_new`` positions; see the base class."""
+        index = super().prepare(n_new)
+        return replace(index, start=self.offsets[0]) if index.contiguous else index
 
     def _next_capacity(self, n: int) -> int:
         return min(-(-n // ROOM) * ROOM, self.window)

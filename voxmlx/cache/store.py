@@ -23,12 +23,16 @@ class RingIndex:
         slots: Slot of each new position, ``(B, T)`` int32.
         mask: True where a query may attend, ``(B, 1, T, C)``; C is the number of slots to read.
         contiguous: Whether all rows write the same, unbroken run of slots.
+        start: The first of these slots, where the slots up to it hold the positions in order, so
+            that the mask is a plain causal one; ``None`` where that is not so. Known outside the
+            device, it spares a copy of the mask and of the slots to read.
     """
 
     offset: mx.array
     slots: mx.array
     mask: mx.array
     contiguous: bool
+    start: int | None = None
 
 
 class KVStore:
@@ -154,6 +158,9 @@ def rotate(keys: mx.array, shift: mx.array, rope_theta: float) -> mx.array:
 def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
     """Put ``new``, ``(B, H, T, width)``, into its slots of ``buffer``, ``(B, H, C, width)``."""
     new = new.astype(buffer.dtype)
+    if index.start is not None:
+        buffer[:, :, index.start : index.start + new.shape[2]] = new
+        return buffer
     if index.contiguous:
         return mx.slice_update(buffer, new, index.slots[0, 0], axes=[2])
     return mx.put_along_axis(buffer, index.slots[:, None, :, None], new, axis=2)
