@@ -17,6 +17,9 @@ from voxmlx.cache.store import KVStore, RingIndex, rotate
 from voxmlx.config import KVCacheConfig
 from voxmlx.quantization.rotation import rotation_matrix
 
+LONG_STEP = 32
+"""From here on, decoding every slot once costs less than holding the scores of all positions."""
+
 
 class QuantizedKVStore(KVStore):
     """Keys and values of all layers in few bits.
@@ -62,6 +65,11 @@ class QuantizedKVStore(KVStore):
         self._store("values", layer, values, index)
         B, n_queries, T, K = queries.shape
         H = self.n_kv_heads
+        if index.start is not None and T >= LONG_STEP:
+            q, n = self._turn(queries), index.start + T
+            k, v = (self._decoded(side, layer, index)[:, :, :n] for side in ("keys", "values"))
+            out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal")
+            return self._turn_back(out)
         q = (self._turn(queries) * scale).reshape(B, H, n_queries // H * T, K)
         scores = self._codec.scores(q, self._stored("keys", layer, index))
         n_read = scores.shape[-1]
@@ -86,6 +94,9 @@ class QuantizedKVStore(KVStore):
     def _stored(self, side: str, layer: int, index: RingIndex) -> Parts:
         names = self._codec.parts(self.dtype)
         return {name: self.read(f"{side}.{name}", layer, index) for name in names}
+
+    def _decoded(self, side: str, layer: int, index: RingIndex) -> mx.array:
+        return self._codec.decode(self._stored(side, layer, index), self.dtype)
 
     def _turn(self, x: mx.array) -> mx.array:
         return x if self._rotation is None else x @ self._rotation.T
