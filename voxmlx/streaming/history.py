@@ -1,18 +1,34 @@
 """Everything a session wrote, in a form that may grow for days.
 
-Eight bytes a token, 360 kB an hour; words and segments are made again from the tokens when somebody
-asks, by the same :class:`Transcript` that made the events.
+Tokens and rounded log-probabilities are packed in compressed blocks, about 130 kB an hour. Words
+and segments are made again from them when somebody asks, by the same :class:`Transcript` that made
+the events.
 """
 
 from __future__ import annotations
 
-from array import array
+import zlib
+from collections.abc import Iterator
+
+import numpy as np
 
 from voxmlx.generation.row import GeneratedToken
 from voxmlx.streaming.timeline import Timeline
 from voxmlx.streaming.transcript import Transcript
 from voxmlx.tokenizer import Tokenizer
 from voxmlx.types import Event
+
+BLOCK = 4096
+"""Tokens of a block: 5.5 minutes."""
+
+_SMALLEST = -1e4
+"""Smallest log-probability that is told from others; 16-bit floats reach further."""
+
+
+def rounded(token: GeneratedToken) -> GeneratedToken:
+    """The token with its log-probability as :class:`History` keeps it, to about three digits."""
+    logprob = float(np.float16(min(0.0, max(_SMALLEST, token.logprob))))
+    return GeneratedToken(token.index, token.id, logprob)
 
 
 class History:
@@ -25,22 +41,28 @@ class History:
     def __init__(self, keep: bool = True):
         self.n_tokens = 0
         self._keep = keep
-        self._ids = array("i")
-        self._logprobs = array("f")
+        self._sealed: list[tuple[bytes, bytes]] = []
+        self._ids = np.zeros(BLOCK, np.int32)
+        self._logprobs = np.zeros(BLOCK, np.float16)
         self._pauses: list[int] = []
         self._end_s: float | None = None
 
     @property
     def ids(self) -> list[int]:
         """All token ids so far, a new list."""
-        return self._ids.tolist()
+        return [token_id for ids, _ in self._blocks() for token_id in ids]
 
     def add(self, token: GeneratedToken) -> None:
-        """Note the next token."""
-        self.n_tokens += 1
+        """Note the next token, a rounded one."""
         if self._keep:
-            self._ids.append(token.id)
-            self._logprobs.append(token.logprob)
+            i = self.n_tokens % BLOCK
+            self._ids[i] = token.id
+            self._logprobs[i] = token.logprob
+            if i == BLOCK - 1:
+                arrays = (self._ids, self._logprobs)
+                ids, logprobs = (zlib.compress(array.tobytes()) for array in arrays)
+                self._sealed.append((ids, logprobs))
+        self.n_tokens += 1
 
     def pause(self) -> None:
         """Note that the text paused here."""
@@ -58,10 +80,24 @@ class History:
             transcript.end(self._end_s)
         events: list[Event] = []
         pauses = set(self._pauses)
-        for index, (token_id, logprob) in enumerate(zip(self._ids, self._logprobs, strict=True)):
-            events += transcript.add(GeneratedToken(index, token_id, logprob))
-            if index + 1 in pauses:
-                events += transcript.pause()
+        index = 0
+        for block in self._blocks():
+            for token_id, logprob in zip(*block, strict=True):
+                events += transcript.add(GeneratedToken(index, token_id, logprob))
+                index += 1
+                if index in pauses:
+                    events += transcript.pause()
         if self._end_s is not None:
             events += transcript.finalize()
         return events
+
+    def _blocks(self) -> Iterator[tuple[list[int], list[float]]]:
+        """Ids and log-probabilities, block by block."""
+        for ids, logprobs in self._sealed:
+            yield (
+                np.frombuffer(zlib.decompress(ids), np.int32).tolist(),
+                np.frombuffer(zlib.decompress(logprobs), np.float16).tolist(),
+            )
+        if self._keep:
+            n = self.n_tokens % BLOCK
+            yield self._ids[:n].tolist(), self._logprobs[:n].tolist()

@@ -20,7 +20,7 @@ from voxmlx.generation.rut_guard import RutGuard
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.backend import Backend, OwnBackend, Tokens
 from voxmlx.streaming.endless import EndlessStream
-from voxmlx.streaming.history import History
+from voxmlx.streaming.history import History, rounded
 from voxmlx.streaming.iterate import iterate, iterate_async
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.timeline import Timeline
@@ -344,10 +344,11 @@ class StreamingSession:
         self._n_flushed = self._n_audio
 
     def _settle(self, token: GeneratedToken) -> list[Event]:
-        self._history.add(token)
         events: list[Event] = []
         if self._options.top_logprobs is not None:
             events.append(TokenScores(token.index, token.id, token.logprob, token.alternatives))
+        token = rounded(token)
+        self._history.add(token)
         events += self._transcript.add(token)
         return events + self._settle_flushes(token.index + 1)
 

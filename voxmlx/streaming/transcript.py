@@ -38,9 +38,7 @@ class Transcript:
         """Take the next token."""
         self._last_id = token.id
         events = self._text(self._detokenizer.add_token(token.id))
-        events += self._words(
-            self._grouper.add(token.index, token.id, math.exp(min(0.0, token.logprob)))
-        )
+        events += self._words(self._grouper.add(token.index, token.id, math.exp(token.logprob)))
         return events + self._segments(self._segmenter.advance(self.settled_s))
 
     def pause(self) -> list[Event]:
