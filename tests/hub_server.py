@@ -33,6 +33,7 @@ class HubServer:
         gated: Repositories that refuse access.
         cut: Bytes after which the next download of a file breaks off, by file.
         broken: Answer everything with status 500.
+        refused_uploads: Refuse the content of large files.
         requests: ``"METHOD path"``, with the ``Range`` header where there is one.
         uploads: Large files that arrived, by SHA-256.
     """
@@ -41,6 +42,7 @@ class HubServer:
     gated: set[str] = field(default_factory=set)
     cut: dict[str, int] = field(default_factory=dict)
     broken: bool = False
+    refused_uploads: bool = False
     requests: list[str] = field(default_factory=list)
     uploads: dict[str, bytes] = field(default_factory=dict)
     url: str = ""
@@ -235,6 +237,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._send({"transfer": "basic", "objects": objects})
 
     def put(self, oid: str) -> None:
+        if self.hub.refused_uploads:
+            self._send(b"", 403, X_Error_Message="quota exceeded")
+            return
         self.hub.uploads[oid] = self.body
         self._send(b"")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from voxmlx.checkpoints.hub import first_line, transport_errors
 from voxmlx.errors import HubError
 
 
@@ -25,8 +26,6 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
-    from voxmlx.checkpoints.hub import transport_errors
-
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -35,7 +34,8 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
         )
     except HFValidationError as error:
         raise HubError(f"{repo!r}: not a valid repository name (owner/name)") from error
-    except transport_errors() as error:
-        reason = str(error).strip().splitlines()
-        raise HubError(f"{repo}: the upload failed: {reason[0] if reason else error!r}") from error
+    except (*transport_errors(), RuntimeError) as error:
+        # The client wraps what went wrong with a file in a RuntimeError.
+        cause = error if error.__cause__ is None else error.__cause__
+        raise HubError(f"{repo}: the upload failed: {first_line(cause)}") from error
     return str(commit)

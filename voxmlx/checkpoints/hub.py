@@ -79,10 +79,10 @@ def download(repo: str, revision: str | None = None) -> Path:
     except transport_errors() as error:
         cached = find_cached(repo, revision)
         if cached is not None:
-            logger.warning("%s: using the copy in the cache (%s)", where, _first_line(error))
+            logger.warning("%s: using the copy in the cache (%s)", where, first_line(error))
             return cached
         raise HubError(
-            f"{where}: not in the cache, and the download failed: {_first_line(error)}"
+            f"{where}: not in the cache, and the download failed: {first_line(error)}"
         ) from error
 
 
@@ -117,6 +117,7 @@ def _refusal(error: Exception) -> str:
     return "no such repository, or a private one; for that, run 'hf auth login' first"
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """What an error says, without the details below."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
