@@ -40,6 +40,8 @@ from voxmlx.server.security import KEY_PROTOCOL, subprotocols
 
 GOING_AWAY, POLICY, TOO_BIG, FAULT = 1001, 1008, 1009, 1011
 """WebSocket close codes (RFC 6455, 7.4.1)."""
+GOODBYE_S = 5.0
+"""How long a client may take to answer a close."""
 _MAX_FAULTS = 100
 """Bad frames in a row, after which a client is not listened to any more."""
 
@@ -98,6 +100,7 @@ class Connection:
         self._outbox_bytes = 0
         self._wake = asyncio.Event()
         self._closing: Close | None = None
+        self._left = asyncio.Event()
         self._gone = False
         self._pace = _Pace(self._settings.max_ahead_s, self._settings.max_speed)
         self._started_s = time.monotonic()
@@ -132,26 +135,27 @@ class Connection:
 
     async def _read(self) -> None:
         await self._perform(self._protocol.greet())
-        while self._closing is None:
+        while True:
             try:
                 message = await asyncio.wait_for(
                     self._socket.receive(), self._settings.idle_timeout_s
                 )
             except asyncio.TimeoutError:
-                if self._turns_wait():
-                    continue  # the client waits for us
-                self._close(Close(POLICY, "nothing was said for too long"))
-                break
+                if not self._turns_wait():
+                    self._close(Close(POLICY, "nothing was said for too long"))
+                continue
             if message["type"] == "websocket.disconnect":
                 self._gone = True
+                self._left.set()
                 return
+            if self._closing is not None:
+                continue  # what still comes is read and dropped, so that the goodbye comes through
             text = message.get("text")
             self._n_frames += 1
             frame = message.get("bytes", b"") if text is None else text
             actions = self._protocol.receive(frame)
             await self._perform(actions)
             self._count_faults(actions)
-        await asyncio.Event().wait()  # the writer ends the connection
 
     async def _perform(self, actions: list[Action]) -> None:
         """Carry out what the protocol wants, in order; waits where the client is too fast."""
@@ -256,7 +260,8 @@ class Connection:
             return
         self._gone = True
         try:
-            await asyncio.wait_for(self._socket.close(close.code, close.reason), 5.0)
+            await asyncio.wait_for(self._socket.close(close.code, close.reason), GOODBYE_S)
+            await asyncio.wait_for(self._left.wait(), GOODBYE_S)
         except (asyncio.TimeoutError, WebSocketDisconnect, RuntimeError):
             return
 

@@ -83,14 +83,16 @@ class RealtimeProtocol(Protocol):
             self._held.append(event)
             return []
         self._inner = inner
-        held, self._held = self._held, []
+        held, self._held = [*self._held, event], []
         actions: list[Action] = []
-        for earlier in held:
+        for frame in held:
+            # What earlier frames asked for stands, whatever is wrong with a later one.
             try:
-                actions += inner.handle(earlier)
+                actions += inner.handle(frame)
             except ClientError as error:
-                actions.append(inner.error(error))
-        return actions + inner.handle(event)
+                event_id = frame.get("event_id")
+                actions.append(inner.error(error, event_id if isinstance(event_id, str) else None))
+        return actions
 
     def error(self, error: ClientError, event_id: str | None = None) -> Send:
         """An error in the dialect; while that is open, one that all can read."""
