@@ -26,6 +26,8 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HFValidationError
 
+    # The client wraps what went wrong with a file in a RuntimeError.
+    failures: tuple[type[Exception], ...] = (*transport_errors(), RuntimeError)
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
@@ -34,8 +36,7 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
         )
     except HFValidationError as error:
         raise HubError(f"{repo!r}: not a valid repository name (owner/name)") from error
-    except (*transport_errors(), RuntimeError) as error:
-        # The client wraps what went wrong with a file in a RuntimeError.
+    except failures as error:
         cause = error if error.__cause__ is None else error.__cause__
         raise HubError(f"{repo}: the upload failed: {first_line(cause)}") from error
     return str(commit)
