@@ -27,14 +27,33 @@ if TYPE_CHECKING:
     )
     from voxmlx.pipeline import Pipeline, load
     from voxmlx.streaming.session import StreamingSession
-    from voxmlx.types import Segment, SegmentEnd, TextDelta, Transcription, Word, WordEnd
+    from voxmlx.types import (
+        Flushed,
+        Segment,
+        SegmentEnd,
+        TextDelta,
+        TokenScores,
+        Transcription,
+        Word,
+        WordEnd,
+    )
 
 _HOME = {
     "load": "pipeline",
     "Pipeline": "pipeline",
     "StreamingSession": "streaming.session",
     **dict.fromkeys(
-        ("Segment", "SegmentEnd", "TextDelta", "Transcription", "Word", "WordEnd"), "types"
+        (
+            "Flushed",
+            "Segment",
+            "SegmentEnd",
+            "TextDelta",
+            "TokenScores",
+            "Transcription",
+            "Word",
+            "WordEnd",
+        ),
+        "types",
     ),
     **dict.fromkeys(
         (
@@ -53,6 +72,7 @@ _HOME = {
 __all__ = [
     "AudioError",
     "CheckpointError",
+    "Flushed",
     "HubError",
     "MissingExtraError",
     "OutputError",
@@ -62,6 +82,7 @@ __all__ = [
     "SessionClosedError",
     "StreamingSession",
     "TextDelta",
+    "TokenScores",
     "Transcription",
     "VoxmlxError",
     "Word",

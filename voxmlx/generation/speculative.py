@@ -17,6 +17,9 @@ MAX_POSITIONS = 32
 N_CONTEXT = 2
 """Tokens that a remembered continuation looks back on."""
 
+MAX_SEEN = 4096
+"""Continuations to remember; then all are forgotten, as streams may be endless."""
+
 PROBE_EVERY = 16
 """Passes without a guess after which one is tried again."""
 
@@ -94,6 +97,8 @@ class Guesser:
             rest: Predictions for the positions after those tokens, made behind a wrong guess.
         """
         for token in tokens:
+            if len(self._seen) >= MAX_SEEN:
+                self._seen.clear()
             if len(self._history) >= N_CONTEXT:
                 self._seen[tuple(self._history[-N_CONTEXT:])] = token
             self._history = [*self._history[-N_CONTEXT + 1 :], token]
