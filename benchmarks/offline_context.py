@@ -28,7 +28,7 @@ from voxmlx.generation.offline_text import TextDecoder, TextOptions
 from voxmlx.models.voxtral import CONTEXT, Voxtral
 
 RATE = 16000
-N_TOKENS = 128
+N_TOKENS = 24
 
 
 def make_model(n_layers: int | None, bits: int | None) -> Voxtral:

@@ -152,6 +152,10 @@ class RingKVCache:
         """
         return self.store.attend(layer, queries, keys, values, index, scale)
 
+    def reserve(self, n: int) -> None:
+        """Make room for the first ``n`` positions at once, as far as the cache goes."""
+        self._grow(n)
+
     def advance(self, n: int | Sequence[int]) -> None:
         """Count the last written positions that stay: ``n`` in every row, or a number a row.
 

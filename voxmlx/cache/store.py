@@ -78,12 +78,14 @@ class KVStore:
         return sum(x.nbytes for layers in self.buffers.values() for x in layers)
 
     def grow(self, n_more: int) -> None:
-        """Add empty slots at the end."""
+        """Add empty slots at the end; evaluated array by array, to hold one copy."""
         for layers in self.buffers.values():
             for i, x in enumerate(layers):
                 B, H, _, width = x.shape
                 more = mx.zeros((B, H, n_more, width), x.dtype)
                 layers[i] = mx.concatenate([x, more], axis=2)
+                del x
+                mx.eval(layers[i])
 
     def take_rows(self, rows: Sequence[int]) -> None:
         """Keep and order rows: the new row ``i`` is the old row ``rows[i]``."""
