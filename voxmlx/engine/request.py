@@ -53,8 +53,8 @@ class Update:
         words: Words that are complete now.
         segments: Segments that are complete now.
         pieces: Text tokens that came.
-        audio_s: Audio decoded so far.
-        lag_s: Audio that waits for the device.
+        audio_s: Audio fed so far.
+        lag_s: The part of it that is not decoded yet; the rest is what the news are about.
         result: The whole turn; set by the last update alone.
         error: Why the turn ended early; set by the last update alone.
     """
@@ -67,6 +67,11 @@ class Update:
     lag_s: float = 0.0
     result: Transcription | None = None
     error: VoxmlxError | None = None
+
+    @property
+    def heard_s(self) -> float:
+        """End of the audio that the newest token has heard."""
+        return max(0.0, self.audio_s - self.lag_s)
 
     @property
     def last(self) -> bool:

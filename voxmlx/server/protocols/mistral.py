@@ -120,6 +120,7 @@ class MistralProtocol(Protocol):
         if update.text or update.words:
             self._texts.append(update.text)
             delta: dict[str, Any] = {"type": "transcription.text.delta", "text": update.text}
+            delta["audio_s"] = round(update.heard_s, 3)
             if update.words:
                 delta["words"] = [word_dict(word) for word in update.words]
             actions.append(Send(delta))

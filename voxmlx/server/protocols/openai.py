@@ -150,7 +150,7 @@ class OpenAiProtocol(Protocol):
 
     def _delta(self, item: _Item, update: Update) -> Send:
         item.texts.append(update.text)
-        fields: dict[str, Any] = {"delta": update.text}
+        fields: dict[str, Any] = {"delta": update.text, "audio_s": round(update.heard_s, 3)}
         if update.words:
             fields["words"] = [word_dict(word) for word in update.words]
         if self._logprobs:

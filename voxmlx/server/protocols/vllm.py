@@ -110,6 +110,7 @@ class VllmProtocol(Protocol):
         actions: list[Action] = []
         if update.text or update.words:
             delta: dict[str, Any] = {"type": "transcription.delta", "delta": update.text}
+            delta["audio_s"] = round(update.heard_s, 3)
             if update.words:
                 delta["words"] = [word_dict(word) for word in update.words]
             actions.append(Send(delta))

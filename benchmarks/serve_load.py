@@ -1,0 +1,210 @@
+"""How many real-time sessions one device carries, found by stepping up.
+
+    python benchmarks/serve_load.py --model tiny --sessions 4,8,16
+    python benchmarks/serve_load.py --random 4b --sessions 16,32,48,64 --seconds 20
+    python benchmarks/serve_load.py --model tiny --sessions 16 --sockets
+
+Each session gets 80 ms of audio every 80 ms, all at different moments. The lag of a token is the
+time from the moment when its audio was complete to its arrival, beyond the delay that was asked
+for; the first second of a session is left out. Without ``--sockets`` sessions call the engine in
+this process; with it they are WebSocket clients of a server in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import base64
+import json
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from voxmlx.engine.engine import Engine
+from voxmlx.engine.request import TurnOptions, Update
+from voxmlx.engine.scheduler import Limits
+from voxmlx.pipeline import Pipeline, load
+
+CHUNK = 1280
+CHUNK_S = CHUNK / 16000
+P95_GOAL_MS, P99_GOAL_MS = 160, 500
+
+
+def speech(seconds: float, seed: int, recording: np.ndarray | None) -> np.ndarray:
+    """A recording from somewhere on, again and again; or noise that comes like syllables."""
+    n = int(16000 * seconds)
+    rng = np.random.default_rng(seed)
+    if recording is not None:
+        start = int(rng.integers(len(recording)))
+        return np.resize(np.roll(recording, -start), n).astype(np.float32)
+    envelope = np.abs(np.sin(np.arange(n) * (2 * np.pi * 3 / 16000)))
+    return (0.1 * envelope * rng.standard_normal(n)).astype(np.float32)
+
+
+class Session:
+    """One client that calls the engine: what it sent when, and how late its tokens were."""
+
+    def __init__(self, engine: Engine, samples: np.ndarray, delay_ms: int, start_s: float):
+        self.samples = samples
+        self.start_s = start_s
+        self.lags_ms: list[float] = []
+        self.done = threading.Event()
+        self.error: str | None = None
+        self.turn = engine.open(TurnOptions(delay_ms=delay_ms), self._tell)
+
+    def _tell(self, update: Update) -> None:
+        now = time.perf_counter()
+        heard_s = update.heard_s
+        if not update.last and heard_s > 1 and update.audio_s < len(self.samples) / 16000 - 0.1:
+            self.lags_ms.append(1e3 * (now - self.start_s - heard_s))
+        if update.last:
+            self.error = None if update.error is None else str(update.error)
+            self.done.set()
+
+
+def run_engine(engine: Engine, n: int, seconds: float, delay_ms: int, sound: Any) -> list[float]:
+    """Lags of all tokens of ``n`` sessions in milliseconds."""
+    begin = time.perf_counter() + 0.2
+    sessions = [
+        Session(engine, speech(seconds, i, sound), delay_ms, begin + CHUNK_S * i / n)
+        for i in range(n)
+    ]
+    moments = [
+        (s.start_s + (k + 1) * CHUNK_S, s, k)
+        for s in sessions
+        for k in range(int(seconds / CHUNK_S))
+    ]
+    for moment, session, k in sorted(moments, key=lambda m: m[0]):
+        time.sleep(max(0.0, moment - time.perf_counter()))
+        session.turn.feed(session.samples[k * CHUNK : (k + 1) * CHUNK], 16000)
+    for session in sessions:
+        session.turn.finish()
+    for session in sessions:
+        session.done.wait(60)
+        if session.error is not None or not session.done.is_set():
+            raise SystemExit(f"a session failed: {session.error or 'no end'}")
+    return [lag for session in sessions for lag in session.lags_ms]
+
+
+async def socket_session(url: str, samples: np.ndarray, delay_ms: int, begin: float) -> list[float]:
+    """Lags of the deltas of one WebSocket client."""
+    from websockets.asyncio.client import connect
+
+    lags: list[float] = []
+    async with connect(f"{url}/v1/realtime?delay_ms={delay_ms}", compression=None) as ws:
+        await ws.recv()
+        await ws.send(json.dumps({"type": "session.update", "model": "voxtral"}))
+
+        async def read() -> None:
+            async for text in ws:
+                frame = json.loads(text)
+                if frame["type"] == "transcription.delta" and frame["audio_s"] > 1:
+                    lags.append(1e3 * (time.perf_counter() - begin - frame["audio_s"]))
+                elif frame["type"] == "error":
+                    raise SystemExit(f"a session failed: {frame['error']}")
+                elif frame["type"] == "transcription.done":
+                    return
+
+        reader = asyncio.create_task(read())
+        for k in range(len(samples) // CHUNK):
+            await asyncio.sleep(max(0.0, begin + (k + 1) * CHUNK_S - time.perf_counter()))
+            data = (samples[k * CHUNK : (k + 1) * CHUNK] * 32767).astype("<i2").tobytes()
+            audio = base64.b64encode(data).decode()
+            await ws.send(json.dumps({"type": "input_audio_buffer.append", "audio": audio}))
+        n_live = len(lags)
+        await ws.send(json.dumps({"type": "input_audio_buffer.commit", "final": True}))
+        await reader
+    return lags[:n_live]
+
+
+async def run_sockets(url: str, n: int, seconds: float, delay_ms: int, sound: Any) -> list[float]:
+    """Lags of all deltas of ``n`` WebSocket clients in milliseconds."""
+    begin = time.perf_counter() + 1
+    clients = [
+        socket_session(url, speech(seconds, i, sound), delay_ms, begin + CHUNK_S * i / n)
+        for i in range(n)
+    ]
+    return [lag for lags in await asyncio.gather(*clients) for lag in lags]
+
+
+def report(n: int, lags_ms: Sequence[float], **more: Any) -> bool:
+    """Print a line and say whether the goal is met."""
+    p50, p95, p99 = np.percentile(lags_ms, (50, 95, 99)) if lags_ms else (np.inf,) * 3
+    met = p95 < P95_GOAL_MS and p99 < P99_GOAL_MS
+    figures = {"p50_ms": p50, "p95_ms": p95, "p99_ms": p99, "max_ms": max(lags_ms, default=np.inf)}
+    line = {"sessions": n, "tokens": len(lags_ms), "met": bool(met)}
+    line |= {name: round(float(value), 1) for name, value in figures.items()} | more
+    print(json.dumps(line), flush=True)
+    return bool(met)
+
+
+def open_pipeline(options: argparse.Namespace) -> Pipeline:
+    """The model that the options name."""
+    if options.random is None:
+        return load(options.model)
+    from tests.tiny import tiny_tekken_dict
+    from voxmlx.random_model import CONFIGS, random_model
+    from voxmlx.tokenizer import Tokenizer
+
+    config = CONFIGS[options.random]
+    tekken = tiny_tekken_dict(n_unused=config.decoder.vocab_size)
+    tekken["config"]["default_vocab_size"] = config.decoder.vocab_size
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tekken.json"
+        path.write_text(json.dumps(tekken))
+        tokenizer = Tokenizer.from_file(path)
+    return Pipeline(random_model(config, bits=4), tokenizer)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="tiny")
+    parser.add_argument("--random", help="random weights of a size, such as 4b, instead of a model")
+    parser.add_argument("--sessions", default="4,8,16")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--delay", type=int, default=480)
+    parser.add_argument("--recording", help="what is said; noise otherwise")
+    parser.add_argument("--sockets", action="store_true")
+    options = parser.parse_args()
+    steps = [int(step) for step in options.sessions.split(",")]
+    sound = None
+    if options.recording is not None:
+        from voxmlx.audio.decode import read_audio
+
+        sound = read_audio(options.recording)
+    arguments = (options.seconds, options.delay, sound)
+    if options.sockets:
+        command = [sys.executable, "-m", "voxmlx.cli.main", "serve", "--port", "0"]
+        command += ["--model", options.model, "--max-sessions", str(max(steps))]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+            port = server.stdout.readline().rsplit(":", 1)[1].strip() if server.stdout else ""
+            try:
+                for n in steps:
+                    lags = asyncio.run(run_sockets(f"ws://127.0.0.1:{port}", n, *arguments))
+                    if not report(n, lags, sockets=True):
+                        break
+            finally:
+                server.terminate()
+        return
+    engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)))
+    engine.start()
+    try:
+        run_engine(engine, 1, 3, options.delay, sound)  # compiles what there is to compile
+        for n in steps:
+            run_engine(engine, n, 2, options.delay, sound)
+            if not report(n, run_engine(engine, n, *arguments)):
+                break
+    finally:
+        engine.stop()
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    main()
