@@ -19,7 +19,7 @@ from voxmlx.audio.decode import read_audio
 from voxmlx.checkpoints.save import TensorGroup
 from voxmlx.config import QuantizationConfig
 from voxmlx.errors import VoxmlxError
-from voxmlx.quantization.modes import MODES, make_quantization
+from voxmlx.quantization.modes import MODES, ROTATED, make_quantization
 from voxmlx.quantization.recipes import (
     RECIPES,
     Recipe,
@@ -28,7 +28,9 @@ from voxmlx.quantization.recipes import (
     parse_setting,
     uniform,
 )
-from voxmlx_convert.convert import Conversion, Options, convert
+from voxmlx_convert.calibration.fit import METHODS, Calibration
+from voxmlx_convert.calibration.sensitivity import parse_size
+from voxmlx_convert.convert import Budget, Conversion, Options, convert
 from voxmlx_convert.plan import Plan
 from voxmlx_convert.publish import publish
 from voxmlx_convert.verify import Verification, synthetic_speech
@@ -119,6 +121,34 @@ def run(
             show_default=False,
         ),
     ] = None,
+    q_target_size: Annotated[
+        str | None,
+        typer.Option(
+            "--q-target-size",
+            help="Choose bits for each matrix so that the model takes at most this, such as 2.4GB.",
+            show_default=False,
+        ),
+    ] = None,
+    calibrate: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calibrate",
+            metavar="AUDIO|examples",
+            help="Fit packed weights to speech: a file or folder, may be repeated, or the "
+            "package's own recordings. Needs the float model in memory.",
+            show_default=False,
+        ),
+    ] = None,
+    calibrate_seconds: Annotated[
+        float, typer.Option("--calibrate-seconds", help="Audio to calibrate on.")
+    ] = 120.0,
+    calibrate_method: Annotated[
+        str,
+        typer.Option(
+            "--calibrate-method",
+            help=f"{', '.join(METHODS)}; gptq goes layer by layer and needs least memory.",
+        ),
+    ] = "both",
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Bring a quantised source back to floats.")
     ] = False,
@@ -159,7 +189,9 @@ def run(
     try:
         options = Options(
             dtype=parse_dtype(dtype),
-            recipe=build_recipe(
+            recipe=None
+            if q_target_size is not None
+            else build_recipe(
                 quantize,
                 q_bits,
                 q_group_size,
@@ -174,14 +206,23 @@ def run(
             revision=revision,
             overwrite=overwrite,
             verify_audio=_audio(verify_audio) if verify or verify_audio is not None else None,
+            calibration=(
+                Calibration(tuple(calibrate), calibrate_seconds, calibrate_method)
+                if calibrate
+                else None
+            ),
+            budget=build_budget(q_target_size, q_mode, q_group_size, q_rotate, q_bits, q_recipe),
             command=shlex.join(["voxmlx-convert", *sys.argv[1:]]),
             repo=upload_repo,
         )
-        if dequantize and options.recipe is not None:
+        packs = options.recipe is not None or options.budget is not None
+        if options.calibration is not None and (not packs or hlwq is not None):
+            raise ValueError("--calibrate goes with -q, --q-recipe or --q-target-size")
+        if dequantize and packs:
             raise ValueError("--dequantize leaves nothing to quantise; drop the -q flags")
+        conversion = _convert(str(source if hf_path is None else hf_path), mlx_path, options)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    conversion = _convert(str(source if hf_path is None else hf_path), mlx_path, options)
     _report(conversion)
     if upload_repo is not None:
         typer.echo(publish(conversion.folder, upload_repo, private))
@@ -243,6 +284,28 @@ def build_recipe(
     return result.rotated() if rotated else result
 
 
+def build_budget(
+    size: str | None,
+    mode: str | None = None,
+    group_size: int | None = None,
+    rotate: Rotate = Rotate.NONE,
+    bits: int | None = None,
+    recipe: str | None = None,
+) -> Budget | None:
+    """The budget that the flags ask for; ``None`` without a size.
+
+    Raises:
+        ValueError: If the flags contradict each other or MLX has no such format.
+    """
+    if size is None:
+        return None
+    if bits is not None or recipe is not None or mode not in (None, "affine"):
+        raise ValueError("--q-target-size chooses bits itself; drop --q-bits, --q-recipe, --q-mode")
+    mode = ROTATED if rotate is Rotate.HADAMARD else "affine"
+    setting = make_quantization(mode, None, group_size)
+    return Budget(parse_size(size), setting.mode, setting.group_size)
+
+
 def _audio(path: str | None) -> np.ndarray:
     return synthetic_speech() if path is None else read_audio(path)
 
@@ -260,7 +323,10 @@ def _convert(source: str, target: Path, options: Options) -> Conversion:
         def on_group(group: TensorGroup) -> None:
             progress.advance(task, group.nbytes)
 
-        return convert(source, target, options, on_start, on_group)
+        def on_step(step: str) -> None:
+            console.print(step, highlight=False)
+
+        return convert(source, target, options, on_start, on_group, on_step)
 
 
 def _report(conversion: Conversion) -> None:

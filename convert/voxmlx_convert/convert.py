@@ -16,7 +16,7 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.checkpoints.checkpoint import open_checkpoint
+from voxmlx.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from voxmlx.checkpoints.files import TOKENIZER_FILE
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.safetensors import output_error
@@ -29,6 +29,7 @@ from voxmlx.checkpoints.save import (
 )
 from voxmlx.errors import TokenizerError
 from voxmlx.quantization.recipes import Recipe
+from voxmlx_convert.calibration.fit import Calibration, Calibrator
 from voxmlx_convert.model_card import CardFacts, write_card
 from voxmlx_convert.output import check_space, check_target, new_folder
 from voxmlx_convert.plan import Chooser, Plan, make_plan
@@ -36,6 +37,15 @@ from voxmlx_convert.verify import Verification, verify_conversion
 
 HLWQ_CONFIG_FILE = "polar_config.json"
 """Where readers of HLWQ look for the packing's numbers."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A size for all tensors together, and how matrices are packed to reach it."""
+
+    n_bytes: int
+    mode: str = "affine"
+    group_size: int = 64
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,8 @@ class Options:
         revision: Branch, tag or commit of the source repository.
         overwrite: Replace a target folder that exists.
         verify_audio: Samples, ``(n,)`` float32 at 16 kHz, to compare source and result on.
+        calibration: Recordings to fit packed weights to.
+        budget: Size to reach by choosing bits for each matrix, in place of a recipe.
         command: The command line, for the model card.
         repo: Name of the repository that the result goes to, for the model card.
     """
@@ -59,6 +71,8 @@ class Options:
     revision: str | None = None
     overwrite: bool = False
     verify_audio: np.ndarray | None = None
+    calibration: Calibration | None = None
+    budget: Budget | None = None
     command: str = "voxmlx-convert"
     repo: str | None = None
 
@@ -83,6 +97,7 @@ def convert(
     options: Options,
     on_start: Callable[[Plan], None] = lambda plan: None,
     on_group: Callable[[TensorGroup], None] = lambda group: None,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> Conversion:
     """Convert a folder or repository in any known layout into a new folder.
 
@@ -92,6 +107,7 @@ def convert(
         options: What to convert to.
         on_start: Called when it is known what will be written.
         on_group: Called after each tensor or packed matrix, for progress.
+        on_step: Called after each step of a calibration with its name.
 
     Raises:
         HubError: If the source repository cannot be had.
@@ -105,7 +121,7 @@ def convert(
     recipe = options.recipe
     if isinstance(recipe, Recipe):
         recipe = recipe.sparing(published_layout(checkpoint.config).plain_parts)
-    plan = make_plan(checkpoint, options.dtype, recipe, options.dequantize)
+    plan = _plan(checkpoint, recipe, options, on_step)
     check_space(target, plan.total.nbytes)
     on_start(plan)
     with new_folder(target, options.overwrite) as folder:
@@ -122,6 +138,30 @@ def convert(
         name = target.name if options.repo is None else options.repo
         write_card(folder, CardFacts(source, name, options.command, plan, verification))
     return Conversion(target, plan, seconds, peak, verification)
+
+
+def _plan(
+    checkpoint: Checkpoint,
+    recipe: Chooser | None,
+    options: Options,
+    on_step: Callable[[str], None],
+) -> Plan:
+    """The plan, with weights fitted to recordings where that is asked for."""
+    if options.budget is None and options.calibration is None:
+        return make_plan(checkpoint, options.dtype, recipe, options.dequantize)
+    calibration = Calibration() if options.calibration is None else options.calibration
+    calibrator = Calibrator(checkpoint.folder, calibration)
+    if options.budget is not None:
+        dtype = checkpoint.dtype if options.dtype is None else options.dtype
+        budget = options.budget
+        recipe = calibrator.recipe_for_size(
+            budget.n_bytes, budget.mode, budget.group_size, dtype, on_step
+        )
+    plan = make_plan(checkpoint, options.dtype, recipe)
+    if options.calibration is None:
+        return plan
+    fitted = calibrator.fit(plan.settings, on_step)
+    return make_plan(checkpoint, options.dtype, recipe, fitted=fitted)
 
 
 def _copy(source: Path, target: Path) -> None:

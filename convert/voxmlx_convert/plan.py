@@ -89,6 +89,11 @@ class Plan:
         return _size("total", self.modules, self.dtype)
 
     @property
+    def settings(self) -> dict[str, QuantizationConfig]:
+        """Setting of each module that will be packed, by path."""
+        return {split_leaf(m.name)[0]: m.wanted for m in self.modules if m.wanted is not None}
+
+    @property
     def parts(self) -> list[PartSize]:
         """Sizes by part, in the order of the model."""
         by_part: dict[str, list[ModulePlan]] = {}
@@ -122,6 +127,7 @@ def make_plan(
     dtype: mx.Dtype | None = None,
     recipe: Chooser | None = None,
     dequantized: bool = False,
+    fitted: Mapping[str, Mapping[str, mx.array]] | None = None,
 ) -> Plan:
     """Plan a conversion into the layout that the network is published in.
 
@@ -130,13 +136,15 @@ def make_plan(
         dtype: Type of the floating-point tensors; ``None`` keeps the source's.
         recipe: Which modules to quantise how; ``None`` keeps what the source has.
         dequantized: Bring every quantised module of the source back to floating point.
+        fitted: Packed arrays by module path and name that take the place of rounded ones.
 
     Raises:
         CheckpointError: If the source is broken.
     """
     shapes = parameter_shapes(build_model(checkpoint.config))
     packed = check_tensors(checkpoint, shapes)
-    converter = _Converter(checkpoint, checkpoint.dtype if dtype is None else dtype)
+    dtype = checkpoint.dtype if dtype is None else dtype
+    converter = _Converter(checkpoint, dtype, {} if fitted is None else fitted)
     modules = []
     for name, shape in shapes.items():
         path, leaf = split_leaf(name)
@@ -178,8 +186,14 @@ def _hlwq_values(checkpoint: Checkpoint, modules: Sequence[ModulePlan]) -> dict[
 class _Converter:
     """Makes the tensors of one parameter: cast, pack, unpack, or pack anew."""
 
-    def __init__(self, checkpoint: Checkpoint, dtype: mx.Dtype):
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        dtype: mx.Dtype,
+        fitted: Mapping[str, Mapping[str, mx.array]],
+    ):
         self._checkpoint = checkpoint
+        self._fitted = fitted
         self._layout = published_layout(checkpoint.config)
         self.dtype = dtype
 
@@ -216,6 +230,11 @@ class _Converter:
     ) -> dict[str, mx.array]:
         tensors = self._checkpoint.tensors
         path, leaf = split_leaf(name)
+        if wanted is not None and path in self._fitted:
+            return {
+                part: array if array.dtype == mx.uint32 else array.astype(self.dtype)
+                for part, array in self._fitted[path].items()
+            }
         if stored is None and wanted is not None:
             return _pack(tensors[name].read(), wanted, self.dtype)
         leaves = [leaf] if stored is None else [p for p in PACKED if f"{path}.{p}" in tensors]
