@@ -139,3 +139,28 @@ def test_wrong_format():
         PcmFormat(16000, 1, "mp3")
     with pytest.raises(ValueError, match="channels must be 1 to 64, got 0"):
         PcmFormat(16000, 0)
+
+
+def test_stop_still_gives_what_is_in_the_pipe():
+    reader, writer = os.pipe()
+    os.write(writer, b"\1\0" * 20_000)
+    source = PipeSource(reader, "standard input", PcmFormat())
+    source.stop()
+    n = 0
+    while (part := source.read(5)) is not None:
+        n += len(part)
+    os.close(writer)
+    os.close(reader)
+
+    assert n == 20_000
+
+
+def test_stop_ends_an_endless_writer():
+    with open("/dev/zero", "rb") as zeros:
+        source = PipeSource(zeros.fileno(), "zeros", PcmFormat())
+        source.stop()
+        n = 0
+        while (part := source.read(5)) is not None:
+            n += len(part)
+
+    assert n > 0

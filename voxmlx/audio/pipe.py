@@ -7,6 +7,7 @@ for its end. Knows nothing of models or text.
 from __future__ import annotations
 
 import os
+import select
 import struct
 import threading
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ _CONTAINERS = {
 _WAV_TYPES = {(1, 8): "u8", (1, 16): "s16le", (1, 24): "s24le", (1, 32): "s32le"}
 _WAV_TYPES |= {(3, 32): "f32le", (3, 64): "f64le"}
 _MAX_HEADER = 1 << 20
+_POLL_S = 0.1
+_READ_BYTES = 1 << 16
+_MOST_READS = 16
+"""Reads after :meth:`PipeSource.stop`: a pipe holds 64 kB (1 MB at most), its writer never ends."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +106,7 @@ class PipeSource:
         self._descriptor = descriptor
         self._name = name
         self._n_left: int | None = None
+        self._stopping = False
         start = _read_exactly(descriptor, 4)
         if not start:
             raise AudioError(f"{name}: is empty; pipe sound in, as in: ffmpeg … -f wav - | …")
@@ -128,14 +134,22 @@ class PipeSource:
         return self._queue.take(timeout_s)
 
     def stop(self) -> None:
-        """Read nothing more."""
-        self._queue.end()
+        """Read what is in the pipe by now and nothing more."""
+        self._stopping = True
 
     def _run(self, rest: bytes) -> None:
         frame = self.format.frame_bytes
+        n_more = _MOST_READS
         try:
             while self._n_left is None or self._n_left > 0:
-                data = os.read(self._descriptor, 1 << 16)
+                if self._stopping and not n_more:
+                    break
+                n_more -= self._stopping
+                if not select.select([self._descriptor], [], [], _POLL_S)[0]:
+                    if self._stopping:
+                        break
+                    continue
+                data = os.read(self._descriptor, _READ_BYTES)
                 if not data:
                     break
                 if self._n_left is not None:
