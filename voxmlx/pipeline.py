@@ -175,7 +175,8 @@ def load(
         path_or_repo: A folder, a repository of the Hugging Face hub, or ``tiny`` for the small
             model inside the package.
         dtype: Type of the floating-point weights, as ``mx.float16`` or ``"float16"``; ``None``
-            keeps the stored one.
+            keeps the stored one on a GPU and takes float32 on a CPU, where MLX's 16-bit products
+            are tens of times slower.
         revision: Branch, tag or commit of the repository.
 
     Returns:
@@ -189,6 +190,8 @@ def load(
     folder = resolve(path_or_repo, revision)
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
+    if dtype is None and mx.default_device() == mx.cpu:
+        dtype = mx.float32
     loaded = load_model(folder, dtype)
     prepare_for_inference(loaded.model)
     tokenizer = Tokenizer.from_file(loaded.tokenizer_path)
