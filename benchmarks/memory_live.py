@@ -53,7 +53,7 @@ def main() -> None:
     options = parser.parse_args()
 
     started = time.perf_counter()
-    pipeline = load(options.model)
+    pipeline = load(options.model, dtype="bfloat16")  # what a Mac holds
     model = pipeline.model
     mx.eval(model.parameters())
     print(f"loaded in {time.perf_counter() - started:.0f} s")
