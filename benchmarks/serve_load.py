@@ -25,6 +25,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
 import numpy as np
 
 from voxmlx.engine.engine import Engine
@@ -160,6 +161,8 @@ def open_pipeline(options: argparse.Namespace) -> Pipeline:
         path = Path(folder) / "tekken.json"
         path.write_text(json.dumps(tekken))
         tokenizer = Tokenizer.from_file(path)
+    if options.random == "tiny":  # what a CPU computes fastest
+        return Pipeline(random_model(config, mx.float32), tokenizer)
     return Pipeline(random_model(config, bits=4), tokenizer)
 
 

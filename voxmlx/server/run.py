@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Iterator
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -31,6 +32,13 @@ class GuardedHttp(H11Protocol):
         """Start the clock."""
         super().connection_made(transport)
         self.loop.call_later(HEAD_TIMEOUT_S, self._expire)
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer bytes that are not HTTP, unless an answer has begun: then the end says it all."""
+        try:
+            super().send_400_response(msg)
+        except h11.LocalProtocolError:
+            self.transport.close()
 
     def _expire(self) -> None:
         # After an upgrade the transport belongs to a WebSocket protocol.
