@@ -8,7 +8,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from voxmlx.engine.request import Kind, TurnOptions
 from voxmlx.server.errors import ApiError
-from voxmlx.server.protocols.common import ClientError, ServedModel, query_delay
+from voxmlx.server.protocols.common import ClientError, ServedModel, clean_keywords, query_delay
 
 FORMATS = ("json", "text", "srt", "vtt", "verbose_json")
 GRANULARITIES = ("word", "segment")
@@ -86,7 +86,7 @@ def _options(form: FormData) -> TurnOptions:
         delay_ms=delay_ms,
         temperature=degrees,
         language=None if language is None else language[:35],
-        keywords=_many(form, "keywords")[:1000],
+        keywords=clean_keywords(_many(form, "keywords")),
         kind=Kind.FILE,
     )
 

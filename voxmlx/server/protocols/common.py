@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -19,6 +19,8 @@ from voxmlx.types import Segment, Word
 
 MIN_RATE, MAX_RATE = 8_000, 192_000
 """Sample rates that a client may announce, in Hz."""
+MAX_KEYWORDS, MAX_KEYWORD_CHARS = 200, 100
+"""Keywords of a turn; more, and longer ones, are left out."""
 TOKEN_S = 0.08
 """Audio behind one position of the decoder."""
 
@@ -188,6 +190,13 @@ def check_rate(rate: int, param: str) -> int:
             "invalid_value", f"{param} must be {MIN_RATE} to {MAX_RATE} Hz, got {rate}", param
         )
     return rate
+
+
+def clean_keywords(values: Iterable[str]) -> tuple[str, ...]:
+    """Phrases to expect, without blanks; as many and as long as cost the device nothing."""
+    phrases = (value.strip() for value in values)
+    kept = [phrase for phrase in phrases if 0 < len(phrase) <= MAX_KEYWORD_CHARS]
+    return tuple(kept[:MAX_KEYWORDS])
 
 
 def query_delay(query: Mapping[str, str]) -> int | None:

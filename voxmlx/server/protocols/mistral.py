@@ -21,6 +21,7 @@ from voxmlx.server.protocols.common import (
     Start,
     check_delay,
     check_rate,
+    clean_keywords,
     new_id,
     parse_frame,
     query_delay,
@@ -188,7 +189,7 @@ class MistralProtocol(Protocol):
         options = TurnOptions(
             delay_ms=self._delay_ms,
             language=self._language,
-            keywords=tuple(self._context_bias),
+            keywords=clean_keywords(self._context_bias),
         )
         return [Start(self._turn, options)]
 

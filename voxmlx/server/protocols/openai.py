@@ -19,6 +19,7 @@ from voxmlx.server.protocols.common import (
     Start,
     check_delay,
     check_rate,
+    clean_keywords,
     new_id,
     parse_frame,
     query_delay,
@@ -254,7 +255,7 @@ class OpenAiProtocol(Protocol):
         options = TurnOptions(
             delay_ms=self._delay_ms,
             language=None if language is None else language[:35],
-            keywords=tuple(settings.keywords or ()),
+            keywords=clean_keywords(settings.keywords or ()),
         )
         self._turn = new_id("item")
         self._items[self._turn] = _Item(self._turn)
