@@ -26,6 +26,7 @@ def test_events_join_to_the_result(pipeline, audio):
     assert result.tokens == session.tokens
     assert result.duration_s == pytest.approx(len(audio) / 16000)
     assert result.timings.positions == len(result.tokens)
+    assert 0 < result.timings.passes <= len(result.tokens)
 
 
 def test_result_in_the_middle_holds_what_was_settled(pipeline, audio):

@@ -162,6 +162,7 @@ class PooledTokens:
 
     def __init__(self, pool: Pool, options: RowOptions):
         self.n_tokens = 0
+        self.n_passes = 0
         self.finished = False
         self._pool = pool
         self._row: int | None = pool.join(self, options)
@@ -181,6 +182,7 @@ class PooledTokens:
 
     def push(self, tokens: list[GeneratedToken]) -> None:
         """Take tokens from the pool."""
+        self.n_passes += 1
         self._ready.extend(tokens)
         self._ended = self._row is not None and self._pool.decoder.finished(self._row)
 

@@ -43,6 +43,10 @@ class Tokens(Protocol):
     n_tokens: int
 
     @property
+    def n_passes(self) -> int:
+        """Passes through the decoder that gave its tokens."""
+
+    @property
     def n_ready(self) -> int:
         """Tokens that :meth:`step` will still give for the embeddings at hand."""
 

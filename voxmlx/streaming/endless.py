@@ -51,6 +51,7 @@ class EndlessStream:
         self._on_eos = on_eos
         self._stream = open_stream(0)
         self._first_index = 0
+        self._first_pass = 0
         self._silence: mx.array | None = None
         self._rows = _Rows()
         self.n_restarts = 0
@@ -61,6 +62,11 @@ class EndlessStream:
     def n_tokens(self) -> int:
         """Tokens so far."""
         return self._first_index + self._stream.n_tokens
+
+    @property
+    def n_passes(self) -> int:
+        """Passes through the decoder so far."""
+        return self._first_pass + self._stream.n_passes
 
     @property
     def n_heard(self) -> int:
@@ -108,7 +114,7 @@ class EndlessStream:
         self.n_restarts += 1
         _logger.info("the model ended the stream at token %d; restarted", self.n_tokens - 1)
         start = self.n_heard + 1 - self._n_recent
-        self._first_index = self.n_tokens
+        self._first_index, self._first_pass = self.n_tokens, self.n_passes
         self._stream = self._open_stream(self.n_restarts)
         if self._silence is None:
             raise RuntimeError("EOS before the silence on the left was heard")

@@ -176,6 +176,7 @@ class StreamingSession:
             decode_s=self._decode_s,
             first_text_s=self._first_text_s,
             total_s=time.perf_counter() - self._started_s,
+            passes=self._stream.n_passes,
             positions=self._history.n_tokens,
         )
 
