@@ -148,7 +148,7 @@ def run(
             "--calibrate-method",
             help=f"{', '.join(METHODS)}; gptq goes layer by layer and needs least memory.",
         ),
-    ] = "both",
+    ] = "gptq",
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Bring a quantised source back to floats.")
     ] = False,

@@ -69,7 +69,7 @@ class Recipe:
         }
         if parts == self.parts:
             raise ValueError("only affine matrices can be rotated, and there are none")
-        return Recipe(parts)
+        return Recipe(parts, self.chosen)
 
 
 def uniform(setting: QuantizationConfig) -> Recipe:

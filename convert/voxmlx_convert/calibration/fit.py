@@ -48,7 +48,7 @@ class Calibration:
 
     recordings: tuple[str, ...] = (EXAMPLES,)
     seconds: float = 120.0
-    method: str = "both"
+    method: str = "gptq"
 
     def __post_init__(self) -> None:
         """Check the values."""

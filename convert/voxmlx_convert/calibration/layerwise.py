@@ -15,8 +15,8 @@ import mlx.nn as nn
 
 from voxmlx.config import QuantizationConfig
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.quantization.modes import MODES
-from voxmlx.quantization.rotated import quantize_modules
+from voxmlx.quantization.modes import MODES, dequantize, quantize
+from voxmlx.quantization.rotated import quantize_modules, setting_of
 from voxmlx_convert.calibration.gptq import DAMPING, solve
 from voxmlx_convert.calibration.samples import Sample
 from voxmlx_convert.calibration.stages import Stage, first_inputs, get, replace, stages
@@ -84,19 +84,26 @@ def quantize_layerwise(
     activations = first_inputs(model, samples)
     for stage in stages(model, conditioned):
         moments = _record(model, stage, samples, activations)
-        for group in stage.groups:
-            for path in group:
-                if path in settings:
-                    _pack(model, path, settings[path], moments[group[0]])
+        packed = {
+            path: _pack(get(model, path).weight, settings[path], moments[group[0]], path)
+            for group in stage.groups
+            for path in group
+            if path in settings
+        }
+        # The stage runs on the unpacked numbers: the same values, many rows at a time.
+        for path, arrays in packed.items():
+            module = get(model, path)
+            module.weight = dequantize(arrays, settings[path], module.weight.dtype)
         outputs = []
         for sample, x in zip(samples, activations, strict=True):
             y = stage.run(sample, x)
             mx.eval(y)
             outputs.append(y)
         activations = outputs
+        install(model, packed, settings)
         mx.clear_cache()
         on_stage(stage.path)
-    left = {path: s for path, s in settings.items() if isinstance(get(model, path), nn.Linear)}
+    left = {path: s for path, s in settings.items() if setting_of(get(model, path)) is None}
     quantize_modules(model, left)
 
 
@@ -122,19 +129,27 @@ def _record(
 
 
 def _pack(
-    model: VoxtralRealtime, path: str, setting: QuantizationConfig, moments: mx.array
-) -> None:
-    weight = get(model, path).weight
+    weight: mx.array, setting: QuantizationConfig, moments: mx.array, path: str
+) -> dict[str, mx.array]:
     if MODES[setting.mode].native != "affine":
-        quantize_modules(model, {path: setting})
-        return
+        return quantize(weight, setting)
     damping = EMBEDDING_DAMPING if path.endswith("embed_tokens") else DAMPING
     parts = [
         solve(weight[start : start + ROWS], moments, setting, damping)
         for start in range(0, weight.shape[0], ROWS)
     ]
-    quantize_modules(model, {path: setting})
-    module = get(model, path)
-    for name in parts[0]:
-        module[name] = mx.concatenate([part[name] for part in parts])
-    mx.eval(module.parameters())
+    return {name: mx.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def install(
+    model: nn.Module,
+    packed: Mapping[str, Mapping[str, mx.array]],
+    settings: Mapping[str, QuantizationConfig],
+) -> None:
+    """Put packed arrays into a network, in place of the modules at their paths."""
+    quantize_modules(model, {path: settings[path] for path in packed})
+    for path, arrays in packed.items():
+        module = get(model, path)
+        for name, array in arrays.items():
+            module[name] = array
+        mx.eval(module.parameters())
