@@ -119,9 +119,9 @@ class KVStore:
         self.write("keys", layer, keys, index)
         self.write("values", layer, values, index)
         shape = queries.shape
-        if shape[2] == 1:
-            # The queries that share a key head become the steps of one: its keys are read once,
-            # and MLX's CUDA backend has no fused kernel for one masked query.
+        if shape[2] == 1 and mx.default_device().type == mx.cpu:
+            # The queries that share a key head become the steps of one, so that its keys are read
+            # once: 8 times faster on a CPU, where nothing fuses; slower on an H200.
             queries = queries.reshape(shape[0], self.n_kv_heads, -1, shape[3])
         out = mx.fast.scaled_dot_product_attention(
             queries,

@@ -30,6 +30,17 @@ MAX_STEP = 64
 STEP_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Widths of a pass."""
 
+CUDA_ROWS = 8
+"""MLX's packed product of 4 rows takes twice the time of 8 on an H200 (``benchmarks/results.md``);
+2 to 7 rows are made 8."""
+
+
+def step_size(n: int, n_places: int) -> int:
+    """Width of a pass that holds ``n`` positions in each of ``n_places`` rows."""
+    if 1 < n * n_places < CUDA_ROWS and mx.cuda.is_available():
+        n = -(-CUDA_ROWS // n_places)
+    return round_up(n, STEP_SIZES)
+
 
 @dataclass(frozen=True)
 class _Work:
@@ -81,7 +92,6 @@ class BatchDecoder:
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
         self._program = step_program(model)
-        self._overhead = pass_overhead()
         self._ahead: _Pass | None = None
 
     @property
@@ -171,7 +181,7 @@ class BatchDecoder:
     def _start(self, work: list[_Work]) -> _Pass:
         """Place every row's tokens and score them from the last known one on, ``(B, N, V)``."""
         B = self._slots.size
-        T = round_up(max(len(w.tokens) for w in work), STEP_SIZES)
+        T = step_size(max(len(w.tokens) for w in work), B)
         N = round_up(max(len(w.tokens) - w.first for w in work), STEP_SIZES)
         tokens = [[0] * T for _ in range(B)]
         picks = [list(range(T - N, T))] * B
@@ -217,7 +227,8 @@ class BatchDecoder:
         guessers = [r.guesser for r in rows if not r.samples]
         if fixed or not guessers:
             return max(fixed, default=1)
-        return best_width(guessers, STEP_SIZES, self._slots.size, self._overhead)
+        n_places = self._slots.size
+        return best_width(guessers, STEP_SIZES, n_places, pass_overhead(n_places))
 
     def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
         """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""

@@ -40,13 +40,16 @@ def count_right(guesses: Sequence[int], ids: Sequence[int]) -> int:
     return len(guesses)
 
 
-def pass_overhead() -> float:
+def pass_overhead(n_places: int) -> float:
     """Cost of a pass beside its positions, counted in positions.
 
-    A GPU reads all weights in any case: on one H100 8 positions cost 1.2 times what 1 did. MLX's
+    A GPU reads all weights in any case: for the release's int4 weights on an H200, 32 positions of
+    one row cost 1.4 times what 1 did, and 4 of 32 rows 2.3 times (``benchmarks/results.md``). MLX's
     CPU wheels compute every position on its own, so there only Python and small operations count.
     """
-    return 2.0 if mx.default_device().type == mx.cpu else 40.0
+    if mx.default_device().type == mx.cpu:
+        return 2.0
+    return 80.0 if n_places == 1 else 40.0
 
 
 class Guesser:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from voxmlx.models.fuse import linear
+
 
 class Adapter(nn.Module):
     """Join ``factor`` neighbouring frames and project them to the decoder's width.
@@ -31,7 +33,8 @@ class Adapter(nn.Module):
         if T % self.factor:
             raise ValueError(f"T must be a multiple of {self.factor}, got {T}")
         x = x.reshape(B * T // self.factor, self.factor * D)
-        return self.linear_2(nn.gelu(self.linear_1(x))).reshape(B, T // self.factor, -1)
+        x = linear(self.linear_2, nn.gelu(linear(self.linear_1, x)))
+        return x.reshape(B, T // self.factor, -1)
 
     def step(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:
         """Map the next frames of a stream to ``(B, n, out)`` and the frames left over."""

@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
-from voxmlx.models.fuse import JoinedLinear, can_join
+from voxmlx.models.fuse import JoinedLinear, can_join, linear
 
 
 class CausalConv1d(nn.Conv1d):
@@ -113,15 +113,15 @@ class Attention(nn.Module):
             return y.reshape(B, T, -1, self.head_dim).transpose(0, 2, 1, 3)
 
         if self._qkv is None:
-            q = self._rotate(heads(self.q_proj(x)), index.offset)
-            k = self._rotate(heads(self.k_proj(x)), index.offset)
-            v = heads(self.v_proj(x))
+            q = self._rotate(heads(linear(self.q_proj, x)), index.offset)
+            k = self._rotate(heads(linear(self.k_proj, x)), index.offset)
+            v = heads(linear(self.v_proj, x))
         else:
             y = heads(self._qkv(x))
             qk, v = self._rotate(y[:, :n_rotated], index.offset), y[:, n_rotated:]
             q, k = qk[:, :H], qk[:, H:]
         out = cache.attend(layer, q, k, v, index, self.scale)
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+        return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1))
 
     def fuse(self) -> list[nn.Module]:
         """Compute q, k and v as one product from now on; returns the layers this could join."""
@@ -156,10 +156,10 @@ class SwiGLU(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, D)``."""
         if self._gate_up is None:
-            gate, up = self.gate_proj(x), self.up_proj(x)
+            gate, up = linear(self.gate_proj, x), linear(self.up_proj, x)
         else:
             gate, up = mx.split(self._gate_up(x), 2, axis=-1)
-        return self.down_proj(nn.silu(gate) * up)
+        return linear(self.down_proj, nn.silu(gate) * up)
 
     def fuse(self) -> list[nn.Module]:
         """Compute gate and up as one product from now on; returns the layers this could join."""
