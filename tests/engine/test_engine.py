@@ -225,6 +225,18 @@ def test_backlog_falls_to_nothing(engine):
     turn.cancel()
 
 
+def test_backlog_falls_before_the_first_token(engine):
+    """At the longest delay a second of audio gives no token, and still it does not wait."""
+    updates: queue.Queue[Update] = queue.Queue()
+    turn = engine.open(TurnOptions(delay_ms=2400), updates.put)
+    turn.feed(noise(1, 0), 16000)
+    deadline = time.monotonic() + 30
+    while turn.backlog_s > 0.2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert turn.backlog_s < 0.2 and updates.empty()
+    turn.cancel()
+
+
 def test_many_threads_may_ask(engine, pipeline):
     samples = noise(1, seed=7)
     expected = live_alone(pipeline, samples, 480).tokens

@@ -85,6 +85,7 @@ class Job:
         """Take what the pool brought and tell the news; returns the number of tokens."""
         session = self.session
         events = session.step()
+        self.turn.decoded(session.lag_s)
         if events or session.done:
             result = self._result() if session.done else None
             self.turn.tell(update_of(events, tokenizer, session, result))
