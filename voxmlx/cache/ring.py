@@ -63,7 +63,8 @@ def ring_index(offset: mx.array, place: RingPlace) -> RingIndex:
     held = held[:, None, :]
     query = positions[:, :, None]
     mask = (held >= 0) & (held <= query) & (held > query - place.window)
-    return RingIndex(offset, positions % C, mask[:, None], place.contiguous)
+    slots = positions % C
+    return RingIndex(offset, slots, slots[0, 0], mask[:, None], place.contiguous)
 
 
 class RingKVCache:

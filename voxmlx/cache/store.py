@@ -21,6 +21,7 @@ class RingIndex:
     Attributes:
         offset: Position of each row's first new entry, ``(B,)`` int32.
         slots: Slot of each new position, ``(B, T)`` int32.
+        first: The first of them, a scalar.
         mask: True where a query may attend, ``(B, 1, T, C)``; C is the number of slots to read.
         contiguous: Whether all rows write the same, unbroken run of slots.
         start: The first of these slots, where the slots up to it hold the positions in order, so
@@ -30,6 +31,7 @@ class RingIndex:
 
     offset: mx.array
     slots: mx.array
+    first: mx.array
     mask: mx.array
     contiguous: bool
     start: int | None = None
@@ -164,5 +166,5 @@ def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
         buffer[:, :, index.start : index.start + new.shape[2]] = new
         return buffer
     if index.contiguous:
-        return mx.slice_update(buffer, new, index.slots[0, 0], axes=[2])
+        return mx.slice_update(buffer, new, index.first, axes=[2])
     return mx.put_along_axis(buffer, index.slots[:, None, :, None], new, axis=2)

@@ -150,8 +150,8 @@ class Decoder(nn.Module):
         B, T, D = x.shape
         index = cache.prepare(T)
         x = x.astype(self.dtype).reshape(B * T, D)
-        for i, layer in enumerate(self.layers):
-            weight = None if conditioning is None else conditioning[i]
+        weights = [None] * len(self.layers) if conditioning is None else list(conditioning)
+        for i, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
             if weight is not None and weight.ndim == 2:
                 weight = mx.repeat(weight, T, axis=0)
             x = layer(x, cache, i, index, weight)
