@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
+import soundfile
 
+import voxmlx
 from tests.engine.models import noise
 from tests.server.running import running, wav
 from voxmlx.server.settings import ServerSettings
@@ -185,3 +189,37 @@ def test_key_is_asked_for(browser, model_folder):
         page.get_by_role("button", name="Stop").click()
         page.get_by_text("Done.").wait_for()
         context.close()
+
+
+def test_words_of_a_recording_appear(tmp_path):
+    """The built-in model hears an example through the browser's microphone."""
+    assets = Path(voxmlx.__file__).parent / "assets"
+    samples, rate = soundfile.read(assets / "examples" / "american_1.ogg", dtype="float32")
+    said = dict(
+        line.split("\t")[:2] for line in (assets / "examples" / "text.tsv").read_text().splitlines()
+    )["american_1.ogg"].split()
+    recording = tmp_path / "speech.wav"
+    recording.write_bytes(wav(samples, rate))
+    with running(assets / "tiny") as server, sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=[
+                "--no-sandbox",
+                "--use-fake-ui-for-media-stream",
+                "--use-fake-device-for-media-stream",
+                f"--use-file-for-fake-audio-capture={recording}%noloop",
+            ],
+        )
+        page = browser.new_context(permissions=["microphone"]).new_page()
+        page.goto(server.url)
+        page.get_by_role("button", name="Start microphone").click()
+        page.get_by_text("Listening.").wait_for()
+        page.wait_for_timeout(1000 * len(samples) / rate + 1500)
+        page.get_by_role("button", name="Stop").click()
+        page.get_by_text("Done.").wait_for(timeout=120_000)
+        if "VOXMLX_SCREENSHOT" in os.environ:
+            page.screenshot(path=os.environ["VOXMLX_SCREENSHOT"])
+        shown = text_of(page).split()
+        browser.close()
+    heard = sum(word in shown for word in said)
+    assert heard > 0.7 * len(said), " ".join(shown)
