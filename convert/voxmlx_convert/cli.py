@@ -152,6 +152,10 @@ def run(
     dequantize: Annotated[
         bool, typer.Option("-d", "--dequantize", help="Bring a quantised source back to floats.")
     ] = False,
+    report: Annotated[
+        bool,
+        typer.Option("--report", help="Write report.html: size, memory and error of each matrix."),
+    ] = False,
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare the result with the source on audio.")
     ] = False,
@@ -212,6 +216,7 @@ def run(
                 else None
             ),
             budget=build_budget(q_target_size, q_mode, q_group_size, q_rotate, q_bits, q_recipe),
+            report=report,
             command=shlex.join(["voxmlx-convert", *sys.argv[1:]]),
             repo=upload_repo,
         )

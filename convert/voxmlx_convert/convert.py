@@ -33,6 +33,7 @@ from voxmlx_convert.calibration.fit import Calibration, Calibrator
 from voxmlx_convert.model_card import CardFacts, write_card
 from voxmlx_convert.output import check_space, check_target, new_folder
 from voxmlx_convert.plan import Chooser, Plan, make_plan
+from voxmlx_convert.report import write_report
 from voxmlx_convert.verify import Verification, verify_conversion
 
 HLWQ_CONFIG_FILE = "polar_config.json"
@@ -61,6 +62,7 @@ class Options:
         verify_audio: Samples, ``(n,)`` float32 at 16 kHz, to compare source and result on.
         calibration: Recordings to fit packed weights to.
         budget: Size to reach by choosing bits for each matrix, in place of a recipe.
+        report: Write a page on sizes and errors into the folder.
         command: The command line, for the model card.
         repo: Name of the repository that the result goes to, for the model card.
     """
@@ -73,6 +75,7 @@ class Options:
     verify_audio: np.ndarray | None = None
     calibration: Calibration | None = None
     budget: Budget | None = None
+    report: bool = False
     command: str = "voxmlx-convert"
     repo: str | None = None
 
@@ -132,10 +135,12 @@ def convert(
             write_json(folder / HLWQ_CONFIG_FILE, plan.hlwq)
         write_checkpoint(folder, groups, plan.config_values, on_group=on_group)
         seconds, peak = time.perf_counter() - started, peak_memory()
+        name = target.name if options.repo is None else options.repo
+        if options.report:
+            write_report(folder, name, checkpoint, plan)
         verification = None
         if options.verify_audio is not None:
             verification = verify_conversion(checkpoint.folder, folder, options.verify_audio)
-        name = target.name if options.repo is None else options.repo
         write_card(folder, CardFacts(source, name, options.command, plan, verification))
     return Conversion(target, plan, seconds, peak, verification)
 
