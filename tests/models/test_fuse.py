@@ -8,7 +8,14 @@ from mlx.utils import tree_flatten
 
 from tests.generation.tiny_model import quantized, random_audio, tiny_realtime
 from voxmlx.generation.step import DecodeState, decode_step
+from voxmlx.models import fuse
 from voxmlx.models.fuse import can_join, prepare_for_inference
+
+
+@pytest.fixture(params=[0, 10**8], autouse=True)
+def max_unpacked(request, monkeypatch):
+    """With and without unpacked copies of packed matrices."""
+    monkeypatch.setattr(fuse, "MAX_UNPACKED", request.param)
 
 
 def logits_of(model):

@@ -16,6 +16,7 @@ from voxmlx.cache.quantized import make_store
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import DecoderConfig, KVCacheConfig
+from voxmlx.models.fuse import UNPACKED
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
@@ -163,6 +164,8 @@ class Decoder(nn.Module):
         B, T, D = hidden.shape
         rows = hidden.reshape(B * T, D)
         head = self.embed_tokens if self.config.tied_embeddings else self.lm_head
+        if UNPACKED in head:
+            return (rows @ head[UNPACKED].T).reshape(B, T, -1)
         if mx.issubdtype(head.weight.dtype, mx.floating):
             rows = rows.astype(head.weight.dtype)  # or MLX would widen the whole matrix
         scores = head.as_linear(rows) if self.config.tied_embeddings else head(rows)

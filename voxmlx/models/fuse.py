@@ -16,6 +16,12 @@ from voxmlx.quantization.rotated import RotatedLinear, setting_of
 
 NEVER = 1 << 30
 
+UNPACKED = "_unpacked"
+"""Name of a packed layer's unpacked copy; the underscore keeps it out of the parameters."""
+
+MAX_UNPACKED = 100_000_000
+"""Most weights of a model whose packed matrices are also kept unpacked, for CPUs."""
+
 
 class JoinedLinear:
     """The outputs of several linear layers in one product; no module, so it has no parameters.
@@ -30,6 +36,10 @@ class JoinedLinear:
             n: _join(layers, n) for n in ("weight", "scales", "biases") if n in layers[0]
         }
         self._bias = _join_biases(layers)
+        if all(UNPACKED in layer for layer in layers):
+            whole = columns_first(mx.concatenate([layer.pop(UNPACKED) for layer in layers]))
+            mx.eval(whole)
+            self._arrays = {"weight": whole}
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, sum of the widths)``."""
@@ -57,7 +67,7 @@ def linear(layer: nn.Module, x: mx.array) -> mx.array:
     """One layer's product, ``(n, D) -> (n, out)``, in the way that suits the number of rows."""
     if type(layer) is not nn.QuantizedLinear:
         return layer(x)
-    y = packed_product(x, layer, layer)
+    y = x @ layer[UNPACKED].T if UNPACKED in layer else packed_product(x, layer, layer)
     return y + layer.bias if "bias" in layer else y
 
 
@@ -84,16 +94,32 @@ def prepare_for_inference(model: nn.Module) -> None:
 
     Weights that are set afterwards are not seen by joined layers.
     """
+    on_cpu = mx.default_device().type == mx.cpu
+    if on_cpu:
+        _unpack_small(model)
     joined: set[int] = set()
     for _, module in model.named_modules():
         if hasattr(module, "fuse"):
             joined |= {id(layer) for layer in module.fuse()}
-    if mx.default_device().type != mx.cpu:
+    if not on_cpu:
         return
     for _, module in model.named_modules():
         if type(module) in (nn.Linear, nn.Embedding) and id(module) not in joined:
             module.weight = columns_first(module.weight)
             mx.eval(module.weight)
+
+
+def _unpack_small(model: nn.Module) -> None:
+    """Keep an unpacked copy of each packed matrix, if all of them together are small."""
+    kinds = (nn.QuantizedLinear, nn.QuantizedEmbedding)
+    layers = [layer for _, layer in model.named_modules() if type(layer) in kinds]
+    if sum(layer.weight.size * 32 // layer.bits for layer in layers) > MAX_UNPACKED:
+        return
+    for layer in layers:
+        form = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+        weight = mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **form)
+        layer[UNPACKED] = columns_first(weight)
+        mx.eval(layer[UNPACKED])
 
 
 def columns_first(weight: mx.array) -> mx.array:
