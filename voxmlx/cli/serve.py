@@ -22,7 +22,7 @@ from voxmlx.cli.common import (
     ModelOption,
     RevisionOption,
     UsageError,
-    open_model,
+    open_any_model,
 )
 from voxmlx.config import kv_cache_config
 from voxmlx.errors import MissingExtraError
@@ -30,6 +30,7 @@ from voxmlx.errors import MissingExtraError
 if TYPE_CHECKING:
     from voxmlx.config import KVCacheConfig
     from voxmlx.engine.scheduler import Limits
+    from voxmlx.offline import OfflinePipeline
     from voxmlx.pipeline import Pipeline
     from voxmlx.server.settings import ServerSettings
 
@@ -152,7 +153,7 @@ def run(
     )
     _set_up_logs(log_format)
     kv = kv_cache_config(kv_bits, kv_rotation.value)
-    _serve(partial(open_model, model, revision, dtype), settings, limits, kv)
+    _serve(partial(open_any_model, model, revision, dtype), settings, limits, kv)
 
 
 def _set_up_logs(log_format: LogFormat) -> None:
@@ -167,7 +168,7 @@ def _set_up_logs(log_format: LogFormat) -> None:
 
 
 def _serve(
-    load: Callable[[], Pipeline],
+    load: Callable[[], Pipeline | OfflinePipeline],
     settings: ServerSettings,
     limits: Limits,
     kv: KVCacheConfig | None,

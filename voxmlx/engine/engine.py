@@ -29,10 +29,10 @@ from voxmlx.engine.request import (
 )
 from voxmlx.engine.scheduler import MAX_SLICE, Limits, Scheduler
 from voxmlx.engine.turn import Command, Turn
-from voxmlx.errors import CheckpointError, VoxmlxError
+from voxmlx.errors import VoxmlxError
 from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.row import SpecialIds
-from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
 
 LIVE_POSITIONS = 25
@@ -71,7 +71,7 @@ class Engine:
 
     def __init__(
         self,
-        load: Callable[[], Pipeline],
+        load: Callable[[], Pipeline | OfflinePipeline],
         limits: Limits | None = None,
         observe: Callable[[Tick], None] | None = None,
         kv: KVCacheConfig | None = None,
@@ -89,7 +89,7 @@ class Engine:
         self._ready = threading.Event()
         self._stopping = threading.Event()
         self._failure: BaseException | None = None
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Pipeline | OfflinePipeline | None = None
         self._last_tick_s = time.monotonic()
 
     def start(self) -> None:
@@ -163,12 +163,9 @@ class Engine:
                 self._open_pools(self._pipeline)
         self._fail_all(EngineStoppedError("the server stopped"))
 
-    def _open_pools(self, pipeline: Pipeline) -> None:
-        if not isinstance(pipeline.model, VoxtralRealtime):
-            raise CheckpointError(
-                f"{pipeline.config.model_type} is an offline model; "
-                "the server needs a realtime one (Voxtral-Mini-4B-Realtime)"
-            )
+    def _open_pools(self, pipeline: Pipeline | OfflinePipeline) -> None:
+        if isinstance(pipeline, OfflinePipeline):
+            return  # decodes one recording at a time
         tokenizer = pipeline.tokenizer
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         rows = {Kind.LIVE: self.limits.max_live, Kind.FILE: self.limits.max_files}
@@ -216,15 +213,17 @@ class Engine:
         if self._pipeline is None:
             return
         with self._guard(job):
-            job.start(self._pipeline, self._pools[job.turn.options.kind])
+            job.start(self._pipeline, self._pools.get(job.turn.options.kind))
 
-    def _tick(self, pipeline: Pipeline) -> None:
+    def _tick(self, pipeline: Pipeline | OfflinePipeline) -> None:
         started = time.monotonic()
         for job in list(self._jobs.values()):
             if job.commands and self._scheduler.is_running(job.turn.number):
                 with self._guard(job):
                     job.obey()
         live, files = self._pending(Kind.LIVE), self._pending(Kind.FILE)
+        if isinstance(pipeline, OfflinePipeline):
+            files = dict(itertools.islice(files.items(), 1))
         n_tokens = self._work(Kind.LIVE, {job: LIVE_POSITIONS for job in live.values()})
         shares = {files[number]: n for number, n in self._scheduler.plan_files(files)}
         if shares:
@@ -239,7 +238,9 @@ class Engine:
         """Encode and decode for some jobs of a pool; returns the number of tokens."""
         if not shares:
             return 0
-        pool = self._pools[kind]
+        pool = self._pools.get(kind)
+        if pool is None:
+            return self._collect(shares)
         parts = {job.backend: n for job, n in shares.items() if job.backend is not None}
         pool.encode(parts)
         n_tokens = self._collect(shares)

@@ -8,7 +8,9 @@ from collections import deque
 from voxmlx.engine.pool import Pool, PooledBackend
 from voxmlx.engine.request import Kind, Piece, TurnOptions, Update
 from voxmlx.engine.turn import Command, Turn
+from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
+from voxmlx.streaming.offline import OfflineSession
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.tokenizer import Tokenizer
@@ -38,14 +40,20 @@ class Job:
         self.turn = turn
         self.commands: deque[Command] = deque()
         self.backend: PooledBackend | None = None
-        self._session: StreamingSession | None = None
+        self._session: StreamingSession | OfflineSession | None = None
 
-    def start(self, pipeline: Pipeline, pool: Pool) -> None:
-        """Open the session in a pool.
+    def start(self, pipeline: Pipeline | OfflinePipeline, pool: Pool | None) -> None:
+        """Open the session in a pool; without one the model is an offline one.
 
         Raises:
-            ValueError: If the model does not know the delay.
+            ValueError: If the model does not know the delay or the language, or takes no live
+                audio.
         """
+        if isinstance(pipeline, OfflinePipeline):
+            self._session = self._open_offline(pipeline)
+            return
+        if pool is None:
+            raise ValueError("a realtime session needs a pool")
         self.backend = PooledBackend(pool)
         self._session = StreamingSession(
             pipeline.model,
@@ -56,8 +64,17 @@ class Job:
             backend=self.backend,
         )
 
+    def _open_offline(self, pipeline: OfflinePipeline) -> OfflineSession:
+        options = self.turn.options
+        if options.kind is Kind.LIVE:
+            raise ValueError(
+                f"{pipeline.config.model_type} reads whole recordings; live audio needs a realtime "
+                "model"
+            )
+        return pipeline.file_session(temperature=options.temperature, language=options.language)
+
     @property
-    def session(self) -> StreamingSession:
+    def session(self) -> StreamingSession | OfflineSession:
         """The session of a started job."""
         if self._session is None:
             raise RuntimeError("the job has not started")
@@ -76,7 +93,8 @@ class Job:
             if command.name == "feed" and command.samples is not None:
                 self.session.feed(command.samples, command.sample_rate)
             elif command.name == "flush" and not self._ends():
-                self.session.flush()
+                if isinstance(self.session, StreamingSession):
+                    self.session.flush()
             elif command.name == "finish":
                 self.session.close()
         self.turn.decoded(self.session.lag_s)
@@ -111,7 +129,7 @@ class Job:
 def update_of(
     events: list[Event],
     tokenizer: Tokenizer,
-    session: StreamingSession,
+    session: StreamingSession | OfflineSession,
     result: Transcription | None,
 ) -> Update:
     """The news in a session's events."""

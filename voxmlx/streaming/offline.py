@@ -105,6 +105,7 @@ class OfflineSession:
     """
 
     delay_ms = None
+    lag_s = 0.0  # nothing waits for more audio than its own window
 
     def __init__(
         self,
