@@ -123,17 +123,17 @@ def test_a_space_of_its_own_is_the_first_token_of_the_word():
 
 def test_start_is_the_end_of_the_word_before_or_an_estimate_after_a_pause():
     words = group(*[PAD] * 30, MARK, " hello", PAD, MARK, " world", *[PAD] * 20, MARK, " the")
-    assert words[0].start_s == pytest.approx(words[0].end_s - (0.1 + 5 * 0.06))
+    assert words[0].start_s == pytest.approx(words[0].end_s - (0.02 + 5 * 0.075))
     assert words[1].start_s == words[0].end_s
-    assert words[2].start_s == pytest.approx(words[2].end_s - (0.1 + 3 * 0.06))
+    assert words[2].start_s == pytest.approx(words[2].end_s - (0.02 + 3 * 0.075))
 
 
 def test_later_words_of_a_group_end_by_their_token_and_by_their_length():
     words = group(*[PAD] * 20, MARK, *" hello", *" world", " the")
     ends = [word.end_s for word in words]
     assert ends[0] == pytest.approx(21 * 0.08 - 0.04)
-    assert ends[1] == pytest.approx(ends[0] + 0.1 + 5 * 0.06)
-    assert ends[2] == pytest.approx(ends[1] + 0.1 + 3 * 0.06)
+    assert ends[1] == pytest.approx(ends[0] + 0.02 + 5 * 0.075)
+    assert ends[2] == pytest.approx(ends[1] + 0.02 + 3 * 0.075)
     close = group(*[PAD] * 20, MARK, " hello", " world")
     assert close[1].end_s == pytest.approx(22 * 0.08 - 0.04)
 

@@ -19,14 +19,15 @@ from voxmlx.tokenizer import Tokenizer
 from voxmlx.types import Word
 from voxmlx.words.characters import has_letters, is_opening, is_unspaced, sticks
 
-# Length of a spoken word: 0.1 s and 0.06 s for each letter give 0.38 s for the mean English word
-# (4.7 letters; 158 words a minute), and a syllable, 0.2 s, for each CJK character.
-WORD_BASE_S = 0.1
-LETTER_S = 0.06
+# Length of a spoken word. The line for letters lies between those through forced alignments of
+# read sentences and of commands (benchmarks/word_times.py); a CJK character is a syllable.
+WORD_BASE_S = 0.02
+LETTER_S = 0.075
 UNSPACED_LETTER_S = 0.2
 MAX_WORD_S = 1.0
-PAUSE_SLACK_S = 0.2
-"""A gap that is longer than the estimated word by more than this holds a pause."""
+PAUSE_SLACK_S = 0.3
+"""A gap that is longer than the estimated word by more than this holds a pause. Of 0.2, 0.3 and 0.4
+this had the smallest error of starts on recordings of people."""
 MAX_WORD_CHARS = 200
 """A word that grows beyond this is cut, so that text without spaces needs no endless memory."""
 _MIN_PROBABILITY = 1e-12
