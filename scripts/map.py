@@ -1,7 +1,7 @@
 """Write the map in AGENTS.md: one line a module, from the first line of its docstring.
 
-    python scripts/map.py            # rewrites the map
-    python scripts/map.py --check    # fails if it is stale
+python scripts/map.py            # rewrites the map
+python scripts/map.py --check    # fails if it is stale
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ FOLDERS = ("voxmlx", "convert/voxmlx_convert", "benchmarks", "examples", "tests"
 
 
 def map_lines() -> list[str]:
+    """The map, line by line."""
     lines: list[str] = []
     for folder in FOLDERS:
         lines += ["", f"### {folder}/", ""]
@@ -37,6 +38,7 @@ def _first_line(path: Path) -> str:
 
 
 def main() -> None:
+    """Rewrite or check the page."""
     page = PAGE.read_text(encoding="utf-8")
     before, rest = page.split(START)
     _, after = rest.split(END)

@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"server", "evaluate", "batch", "benchmark"},
     {"cli"},
 ]
-# Rooms of one floor that still may see each other: the cache and recipes are used beside quantisers.
+# Rooms of one floor that still may see each other: caches use codebooks and rotations.
 SIBLINGS = {("words", "tokenizer"), ("writers", "words"), ("cache", "quantization")}
 
 

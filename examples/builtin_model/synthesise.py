@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import torch
 from common import KOKORO_PHONES, PHONE_ID, build_shard
-from kokoro_batch import FRAME, synthesise
-from kokoro_load import build, dequant
+from kokoro_voice import FRAME, build, synthesise
+from kokoro_weights import Export
 
 HELD_OUT = "af_kore af_sky am_eric am_puck bf_lily bm_daniel".split()
 LINES_PER_SHARD = 1_536
@@ -186,8 +186,7 @@ def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     rng = random.Random(1_000 * args.seed + args.worker)
     torch.manual_seed(rng.randrange(1 << 30))
-    state, *_ = dequant(str(args.kokoro / "kokoro.int8.onnx"))
-    model, _ = build(state, str(args.kokoro))
+    model = build(Export(args.kokoro / "kokoro.int8.onnx").weights(), args.kokoro)
     model.to(device)
     vocab = json.loads((args.kokoro / "vocab.json").read_text())["vocab"]
     voices = Voices(args.voices, rng)

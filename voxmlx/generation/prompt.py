@@ -1,8 +1,8 @@
 """The fixed prompt and padding of the realtime model, and the meaning of a delay.
 
 Source: ``mistral_common`` 1.13 (streaming audio encoding) and the ``audio`` section of the
-released tokenizer: 32 pads on the left, one pad for each token of delay, and on the right the delay,
-one token for BOS and ten for the last word.
+released tokenizer: 32 pads on the left, one pad for each token of delay, and on the right the
+delay, one token for BOS and ten for the last word.
 """
 
 from __future__ import annotations
