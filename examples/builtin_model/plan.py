@@ -17,7 +17,9 @@ import torch
 from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Shard, targets
 
 SEGMENTS = 10
-SHARES = {"librispeech": 0.40, "lj": 0.25, "coffee": 0.28, "digits": 0.07}
+# shard, start, onset, offset, length (samples), words with their ends
+Utterance = tuple[int, int, int, int, int, list[tuple[int, list[int]]]]
+SHARES = {"librispeech": 0.45, "lj": 0.27, "coffee": 0.21, "digits": 0.07}
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Library:
     def __init__(self, folder: Path, bpe: Bpe) -> None:
         self.folder, self.bpe = folder, bpe
         self.shards: list[str] = []
-        self.items: dict[str, list[tuple[int, int, int, int, list[tuple[int, list[int]]]]]] = {}
+        self.items: dict[str, list[Utterance]] = {}
         self.weights: list[tuple[str, float]] = []
         self._looked = 0.0
 
@@ -46,8 +48,9 @@ class Library:
             index = len(self.shards)
             for u in range(len(shard.start)):
                 words = [(int(e), self.bpe.word(w)) for e, w in shard.words[u]]
-                onset, offset = int(shard.onset[u]), min(int(shard.offset[u]), int(shard.length[u]))
-                rows.append((index, int(shard.start[u]), onset, offset, words))
+                length = int(shard.length[u])
+                onset, offset = int(shard.onset[u]), min(int(shard.offset[u]), length)
+                rows.append((index, int(shard.start[u]), onset, offset, length, words))
             self.shards.append(name)
 
 
@@ -67,13 +70,13 @@ class Planner:
     def __init__(self, library: Library, rng: random.Random) -> None:
         self.library, self.rng = library, rng
 
-    def utterance(self, real: float) -> tuple[int, int, int, int, list[tuple[int, list[int]]]]:
+    def utterance(self, real: float) -> Utterance:
         items, rng = self.library.items, self.rng
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
             name = rng.choices(names, [SHARES[n] for n in names])[0]
             return rng.choice(items[name])
-        made = [n for n in items if n not in SHARES]
+        made = [n for n in items if n not in SHARES] or list(items)
         name = rng.choices(made, [len(items[n]) for n in made])[0]
         return rng.choice(items[name])
 
@@ -95,11 +98,11 @@ class Planner:
         words: list[tuple[float, list[int]]] = []
         misses, end = 0, 0
         while len(segments) < SEGMENTS and misses < 6:
-            shard, start, onset, offset, spoken = self.utterance(real)
-            rate = rng.uniform(0.88, 1.14) if rng.random() < 0.7 else 1.0
-            before = min(onset, rng.choice([0, 160, 800, 1_600, 3_200]))
-            source = onset - before
-            length = int((offset - source) / rate)
+            shard, start, onset, offset, whole, spoken = self.utterance(real)
+            rate = rng.uniform(0.83, 1.19) if rng.random() < 0.8 else 1.0
+            source = max(0, onset - rng.choice([0, 160, 800, 1_600, 3_200, onset]))
+            stop = min(whole, offset + rng.choice([0, 800, 1_600, 3_200, whole - offset, whole - offset]))
+            length = int((stop - source) / rate)
             if at + length > wanted:
                 misses += 1
                 if not segments and misses == 3:

@@ -44,27 +44,29 @@ class Schedule:
 
     def rate(self, u: float) -> float:
         """Learning rate as a share of the peak."""
-        up = min(1.0, u / 0.02 + 0.01)
-        return up if u < 0.35 else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - 0.35) / 0.65))
+        up, hold = min(1.0, u / 0.02 + 0.01), 0.2 if self.warm else 0.35
+        return up if u < hold else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - hold) / (1 - hold)))
 
     def encoder_alone(self, u: float) -> bool:
         return u < 0.07 and not self.warm
 
     def phones(self, u: float) -> float:
-        return ramp(u, 0.15, 0.8, 1.0, 0.2)
+        return ramp(u, 0.15, 0.8, 0.6 if self.warm else 1.0, 0.2)
 
     def forget(self, u: float) -> float:
         """Share of previous tokens that are replaced."""
+        if self.warm:
+            return ramp(u, 0.1, 0.7, 0.25, 0.06)
         return ramp(u, 0.4, 0.85, 0.30, 0.06)
 
     def pad(self, u: float) -> float:
-        return ramp(u, 0.3, 0.8, 0.3, 0.7)
+        return ramp(u, 0.1 if self.warm else 0.3, 0.8, 0.3, 0.7)
 
     def strength(self, u: float) -> float:
         return 1.0 if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
 
     def real(self, u: float) -> float:
-        return ramp(u, 0.25, 0.6, 0.10, 0.10) if u < 0.25 else ramp(u, 0.25, 0.75, 0.10, 0.25)
+        return 0.35 if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
 
 
 def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -> Tensor:
@@ -177,10 +179,12 @@ class Run:
         for p, value in zip(self.judge.parameters(), self.average.values, strict=True):
             p.copy_(value)
 
-    def evaluate(self, delays: tuple[int, ...] = (6,)) -> None:
-        """Score the averaged weights on every test set."""
+    def evaluate(self, delays: tuple[int, ...] = (6,), names: tuple[str, ...] = ()) -> None:
+        """Score the averaged weights on every test set, or on those in `names`."""
         self.load_judge()
         for name, clips in self.sets.items():
+            if names and name not in names:
+                continue
             for delay in delays:
                 began = time.time()
                 line, pairs = score(self.judge, self.filters, self.bpe, clips, delay)
@@ -192,6 +196,7 @@ def main() -> None:
     for name in ("--data", "--tekken", "--sets", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=840)
+    parser.add_argument("--deadline", type=float, default=None, help="Unix time: from the first step on, the time that is left replaces --seconds")
     parser.add_argument("--save-every", type=float, default=90)
     parser.add_argument("--start-from", type=Path, default=None)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -227,6 +232,7 @@ def main() -> None:
     train(run, loader, bank, roughen, gen, real)
     run.save()
     run.evaluate()
+    run.evaluate((1, 2, 3, 4, 8, 10, 15, 30), ("synth",))
     print(f"done after {run.step} steps", flush=True)
 
 
@@ -256,6 +262,9 @@ def train(run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Genera
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         run.step += 1
+        if run.step == 1 and run.args.deadline is not None:
+            run.began = time.time()
+            run.args.seconds = run.args.deadline - run.began
         run.average.update(min(0.999, (1 + run.step) / (10 + run.step)))
         heard += plan["tokens"].numel() * 0.08
         sums += torch.stack((text.detach(), phone.detach()))
