@@ -9,7 +9,7 @@ import pytest
 from tests.generation.offline_model import tiny_voxtral
 from tests.oracle import offline_native as native
 from voxmlx.engine.engine import Engine
-from voxmlx.engine.request import Kind, TurnOptions, Update
+from voxmlx.engine.request import BadTurnError, Kind, TurnOptions, Update
 from voxmlx.offline import OfflinePipeline
 from voxmlx.tokenizer import Tokenizer
 
@@ -75,5 +75,6 @@ def test_several_files_at_a_time(engine):
     ],
 )
 def test_refusals_end_the_turn_alone(engine, options, message):
-    assert message in str(last(open_turn(engine, native.recording(0.5, 0), options))[1].error)
+    error = last(open_turn(engine, native.recording(0.5, 0), options))[1].error
+    assert isinstance(error, BadTurnError) and message in str(error)
     assert last(open_turn(engine, native.recording(0.5, 0)))[1].result is not None

@@ -20,6 +20,7 @@ from voxmlx.config import DecoderConfig, EncoderConfig, KVCacheConfig, ModelConf
 from voxmlx.engine.job import Job
 from voxmlx.engine.pool import Pool
 from voxmlx.engine.request import (
+    BadTurnError,
     EngineFullError,
     EngineStoppedError,
     Kind,
@@ -334,7 +335,7 @@ class _Guard:
         if not isinstance(error, Exception):
             return False
         if isinstance(error, ValueError):
-            error = VoxmlxError(str(error))
+            error = BadTurnError(str(error))
         elif not isinstance(error, VoxmlxError):
             _logger.error("a turn failed", exc_info=error)
             error = EngineError(f"the turn failed: {type(error).__name__}")

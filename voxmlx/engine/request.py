@@ -87,5 +87,9 @@ class EngineFullError(VoxmlxError):
     """Every place of the engine is taken; the caller may try again later."""
 
 
+class BadTurnError(VoxmlxError):
+    """The model does not do what the turn asks for."""
+
+
 class EngineStoppedError(VoxmlxError):
     """The engine was stopped while a turn ran."""

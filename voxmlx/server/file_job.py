@@ -7,7 +7,13 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import IO
 
-from voxmlx.engine.request import EngineFullError, EngineStoppedError, TurnOptions, Update
+from voxmlx.engine.request import (
+    BadTurnError,
+    EngineFullError,
+    EngineStoppedError,
+    TurnOptions,
+    Update,
+)
 from voxmlx.errors import AudioError, VoxmlxError
 from voxmlx.server.context import Context
 from voxmlx.server.decoding import SAMPLE_RATE, decode_upload
@@ -102,4 +108,6 @@ def _refusal(error: VoxmlxError) -> ApiError:
         return ApiError(status, code, str(error), "file")
     if isinstance(error, (EngineFullError, EngineStoppedError)):
         return ApiError(503, "overloaded", str(error), None, {"retry-after": "5"})
+    if isinstance(error, BadTurnError):
+        return ApiError(400, "invalid_request", str(error))
     return ApiError(500, "transcription_failed", str(error))
