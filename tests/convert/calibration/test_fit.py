@@ -128,3 +128,7 @@ def test_calibration_refuses_what_it_cannot_use(folder, tmp_path):
         convert(str(folder), tmp_path / "b", missing)
     with pytest.raises(ValueError, match="method must be one of"):
         Calibration(method="magic")
+
+
+def test_the_package_brings_recordings():
+    assert len(Calibration().files()) > 3
