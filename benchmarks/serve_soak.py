@@ -23,7 +23,7 @@ from voxmlx.engine.scheduler import Limits
 from voxmlx.pipeline import load
 from voxmlx.server.metrics import resident_bytes
 
-REPORT_S = 180
+REPORT_S = 60
 
 
 class Counts:
