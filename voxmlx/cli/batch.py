@@ -21,7 +21,7 @@ from voxmlx.cli.common import (
     ModelOption,
     RevisionOption,
     UsageError,
-    open_model,
+    open_any_model,
     print_error,
     read_phrases,
 )
@@ -102,7 +102,7 @@ def run(
     settings |= {name: value for name, value in options.items() if name != "rows"}
     check_settings(store, settings)
     plan = make_plan(items, store, formats, retry_errors)
-    load = partial(open_model, model, revision, dtype)
+    load = partial(open_any_model, model, revision, dtype)
     if plan.todo and ray_address is None:
         _follow(plan, work(load(), plan.todo, store, formats, **options))
     elif plan.todo:

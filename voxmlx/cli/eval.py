@@ -21,7 +21,7 @@ from voxmlx.cli.common import (
     ModelOption,
     RevisionOption,
     UsageError,
-    open_model,
+    open_any_model,
     print_error,
     read_phrases,
 )
@@ -207,7 +207,7 @@ def _evaluate(
     from voxmlx.evaluate.run import evaluate
 
     normalize("", "en", normalizer.value)  # a missing extra shows before any work
-    pipeline = open_model(model, revision, dtype)
+    pipeline = open_any_model(model, revision, dtype)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(names[1], total=len(utterances) * len(delays))
