@@ -13,7 +13,7 @@ from voxmlx.checkpoints.load import load_model, parameters
 from voxmlx.checkpoints.save import save_model
 from voxmlx.config import QuantizationConfig
 from voxmlx.errors import CheckpointError
-from voxmlx.models.fuse import JoinedLinear, can_join
+from voxmlx.models.fuse import JoinedLinear, can_join, prepare_for_inference
 from voxmlx.quantization.modes import ROTATED, dequantize, make_quantization, quantize
 from voxmlx.quantization.rotated import (
     RotatedEmbedding,
@@ -80,6 +80,24 @@ def test_layers_of_different_rotation_are_not_joined():
     quantize_modules(packed, {"layers.0": INT4, "layers.1": make_quantization(bits=4)})
 
     assert not can_join(packed.layers)
+
+
+def test_a_model_laid_out_for_this_machine_gives_the_same_logits(folder):
+    tokens, audio = mx.array([[1, 2, 3]]), mx.random.normal((1, 3, 128), key=mx.random.key(0))
+    mel = mx.random.normal((1, 16, 128), key=mx.random.key(1))
+    model = load_model(folder, mx.float32).model
+
+    def outputs() -> list[mx.array]:
+        hidden = model(tokens, audio, model.decoder.make_cache(3), model.decoder.conditioning(6))
+        found = [model.decoder.logits(hidden), model.embed_audio(mel)]
+        mx.eval(found)
+        return found
+
+    before = outputs()
+    prepare_for_inference(model)
+
+    for a, b in zip(before, outputs(), strict=True):
+        assert mx.allclose(a, b, atol=1e-4 * mx.abs(a).max().item())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from voxmlx.kernels.hadamard import block_hadamard
-from voxmlx.quantization.rotated import RotatedLinear, setting_of
+from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
 
 NEVER = 1 << 30
 
@@ -65,9 +65,12 @@ class JoinedLinear:
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
     """One layer's product, ``(n, D) -> (n, out)``, in the way that suits the number of rows."""
-    if type(layer) is not nn.QuantizedLinear:
+    if UNPACKED in layer:
+        y = x @ layer[UNPACKED].T
+    elif type(layer) is nn.QuantizedLinear:
+        y = packed_product(x, layer, layer)
+    else:
         return layer(x)
-    y = x @ layer[UNPACKED].T if UNPACKED in layer else packed_product(x, layer, layer)
     return y + layer.bias if "bias" in layer else y
 
 
@@ -111,13 +114,14 @@ def prepare_for_inference(model: nn.Module) -> None:
 
 def _unpack_small(model: nn.Module) -> None:
     """Keep an unpacked copy of each packed matrix, if all of them together are small."""
-    kinds = (nn.QuantizedLinear, nn.QuantizedEmbedding)
-    layers = [layer for _, layer in model.named_modules() if type(layer) in kinds]
+    layers = [layer for _, layer in model.named_modules() if setting_of(layer) is not None]
     if sum(layer.weight.size * 32 // layer.bits for layer in layers) > MAX_UNPACKED:
         return
     for layer in layers:
         form = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
         weight = mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **form)
+        if isinstance(layer, RotatedLinear | RotatedEmbedding):
+            weight = block_hadamard(weight)
         layer[UNPACKED] = columns_first(weight)
         mx.eval(layer[UNPACKED])
 
