@@ -1,0 +1,56 @@
+"""The model inside the package, on voices and sentences that it was never trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from voxmlx.evaluate.normalize import normalize
+from voxmlx.evaluate.rates import total, word_counts
+from voxmlx.pipeline import Pipeline, load
+
+EVALUATION = Path(__file__).parent / "fixtures" / "builtin_eval"
+EXAMPLES = Path(__file__).parent.parent / "voxmlx" / "assets" / "examples"
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Pipeline:
+    return load("tiny")
+
+
+def clips(folder: Path) -> list[tuple[Path, str]]:
+    rows = [line.split("\t") for line in (folder / "text.tsv").read_text().splitlines()]
+    return [(folder / name, text) for name, text in rows]
+
+
+def error_rate(tiny: Pipeline, rows: list[tuple[Path, str]], delay_ms: int) -> float:
+    counts = []
+    for path, text in rows:
+        got = tiny.generate(path, transcription_delay_ms=delay_ms).text
+        counts.append(word_counts(normalize(text), normalize(got)))
+    return total(counts).rate
+
+
+def test_an_example_comes_out_in_its_words(tiny: Pipeline) -> None:
+    rows = dict((path.name, (path, text)) for path, text in clips(EXAMPLES))
+    assert error_rate(tiny, [rows["british_1.ogg"]], 480) < 0.2
+
+
+def test_silence_stays_silent(tiny: Pipeline) -> None:
+    result = tiny.generate(np.zeros(8 * 16_000, np.float32), sample_rate=16_000)
+    assert len(result.words) <= 1
+
+
+@pytest.mark.slow
+def test_error_on_unseen_voices_and_sentences(tiny: Pipeline) -> None:
+    assert error_rate(tiny, clips(EVALUATION), 480) < 0.20
+
+
+@pytest.mark.slow
+def test_error_falls_with_the_delay(tiny: Pipeline) -> None:
+    rows = clips(EVALUATION)
+    low, middle, high = (error_rate(tiny, rows, ms) for ms in (80, 240, 960))
+    assert low > middle + 0.02
+    assert high < middle + 0.03
