@@ -307,6 +307,8 @@ def test_bad_options():
         one.generate(AUDIO, sample_rate=RATE, language="klingon")
     with pytest.raises(ValueError, match="transcription_delay_ms is for realtime models"):
         one.generate(AUDIO, sample_rate=RATE, transcription_delay_ms=480)
+    with pytest.raises(ValueError, match="this model has no option 'rut_guard'; it has language"):
+        one.generate(AUDIO, sample_rate=RATE, rut_guard=True)
     with pytest.raises(ValueError, match="window_s must be 1 to"):
         one.generate(AUDIO, sample_rate=RATE, window_s=0.5)
     with pytest.raises(ValueError, match="max_tokens must be at least 1"):

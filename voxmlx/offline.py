@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -75,6 +76,10 @@ class OfflinePipeline:
                 "transcription_delay_ms is for realtime models; this one reads whole recordings, "
                 f"got {transcription_delay_ms!r}"
             )
+        known = [field.name for field in dataclasses.fields(OfflineOptions)]
+        unknown = sorted(set(options) - set(known))
+        if unknown:
+            raise ValueError(f"this model has no option {unknown[0]!r}; it has {', '.join(known)}")
         return OfflineSession(
             self.model, self.tokenizer, self._free_decoder, OfflineOptions(**options)
         )

@@ -70,6 +70,7 @@ def transcribe_files(
     if isinstance(pipeline, OfflinePipeline):
         if transcription_delay_ms is not None:
             raise ValueError("transcription_delay_ms: the offline model has no delay")
+        options.pop("on_eos", None)  # its text ends once
         yield from _one_by_one(pipeline, files, options)
         return
     filled = StreamOptions(**{"on_eos": "stop", "rut_guard": False, **options})
