@@ -20,6 +20,7 @@ import mlx.core as mx
 import numpy as np
 
 from benchmarks.old_voxmlx import old_generate, old_model
+from voxmlx.benchmark import noise
 from voxmlx.checkpoints.load import load_model
 from voxmlx.generation import row as row_module
 from voxmlx.generation.batch import BatchDecoder
@@ -29,8 +30,8 @@ from voxmlx.generation.row import RowOptions, SpecialIds
 from voxmlx.generation.step import DecodeState, decode_step, step_program
 from voxmlx.models import fuse
 from voxmlx.models.fuse import prepare_for_inference
+from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.random_model import CONFIGS, random_model
 from voxmlx.streaming.embedder import MelQueue
 
 UNPACK_FROM = fuse.unpack_from
@@ -39,14 +40,6 @@ N_DELAY = 6
 ENCODE_POSITIONS = 150
 
 Report = dict[str, Any]
-
-
-def speech(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise that comes and goes like syllables, ``(n,)`` float32."""
-    rng = np.random.default_rng(seed)
-    n = int(16000 * seconds)
-    envelope = np.abs(np.sin(np.arange(n) * (2 * np.pi * 3 / 16000)))
-    return (0.1 * envelope * rng.standard_normal(n)).astype(np.float32)
 
 
 class Replay:
@@ -63,6 +56,7 @@ class Replay:
             yield from counts
 
     def __call__(self, guesses: list[int], ids: list[int]) -> int:
+        """The next recorded number of the next row, as far as there are guesses."""
         row = self._rows[self._next % len(self._rows)]
         self._next += 1
         return min(next(row), len(guesses))
@@ -215,7 +209,7 @@ def part_a(model: VoxtralRealtime, old: Any) -> Report:
 
 
 def part_b(model: VoxtralRealtime, old: Any, record: Report, seconds: float) -> Report:
-    clip = speech(seconds)
+    clip = noise(seconds)
     report: Report = {}
     real = row_module.count_right
     for _turn in range(2):
@@ -238,7 +232,7 @@ def part_b(model: VoxtralRealtime, old: Any, record: Report, seconds: float) -> 
 def part_c(
     model: VoxtralRealtime, old: Any, record: Report, minutes: float, rows: list[int]
 ) -> Report:
-    clip = speech(60 * minutes)
+    clip = noise(60 * minutes)
     report: Report = {}
     real = row_module.count_right
     for n in rows:

@@ -23,7 +23,7 @@ from voxmlx.cli.common import UsageError, print_error
 from voxmlx.errors import VoxmlxError
 from voxmlx.version import __version__
 
-COMMANDS = ("transcribe", "live", "serve", "chat", "batch", "eval")
+COMMANDS = ("transcribe", "live", "serve", "chat", "batch", "eval", "bench")
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells count
 

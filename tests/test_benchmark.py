@@ -1,0 +1,83 @@
+"""The measuring itself: what is counted, and that random networks are what they claim."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from mlx.utils import tree_flatten
+from typer.testing import CliRunner
+
+from tests.generation.tiny_model import CONFIG
+from voxmlx.benchmark import decoder_bytes, measure, noise
+from voxmlx.cli.main import app
+from voxmlx.models import random_model as random_module
+from voxmlx.models.random_model import CONFIGS, random_model
+
+
+@pytest.mark.parametrize("n_rows, width", [(1, 1), (1, 8), (3, None)])
+def test_every_position_is_counted_once(n_rows, width):
+    model = random_model(CONFIG, mx.float32)
+
+    result = measure(model, [noise(1.0)] * n_rows, positions_per_pass=width)
+
+    # 1 s is 12.5 positions, then delay, BOS and buffer; the last position gives a token too.
+    assert result.tokens == n_rows * (13 + 6 + 1 + 10 - 6)
+    assert 1 <= result.passes <= result.tokens
+    assert result.passes == result.tokens or width != 1
+    assert 0 < result.first_token_s <= result.total_s
+    assert result.audio_s == pytest.approx(n_rows)
+    values = result.as_dict()
+    assert values["positions_per_pass"] * result.passes == pytest.approx(result.tokens)
+
+
+def test_packed_random_weights_have_a_normal_layers_spread():
+    config = dataclasses.replace(CONFIG, decoder=dataclasses.replace(CONFIG.decoder, dim=128))
+    model = random_model(config, mx.float32, bits=4)
+    layer = model.decoder.layers[0].mlp.gate_proj
+
+    weight = mx.dequantize(layer.weight, layer.scales, layer.biases, 64, 4)
+
+    assert float(mx.std(weight)) == pytest.approx(128**-0.5, rel=0.05)
+    assert abs(float(mx.mean(weight))) < 0.01
+    assert {x.dtype for _, x in tree_flatten(model.parameters())} == {mx.float32, mx.uint32}
+
+
+def test_decoder_bytes_leave_the_constant_part_out():
+    model = random_model(CONFIG, mx.float32)
+    decoder = dict(tree_flatten(model.decoder.parameters()))
+    constant = sum(x.nbytes for name, x in decoder.items() if "ada_norm" in name)
+
+    assert constant > 0
+    assert decoder_bytes(model) == sum(x.nbytes for x in decoder.values()) - constant
+
+
+def test_release_has_the_released_size():
+    decoder = CONFIGS["4b"].decoder
+
+    assert (decoder.n_layers, decoder.dim, decoder.vocab_size) == (26, 3072, 131072)
+
+
+def test_command_prints_one_object_a_batch_size(monkeypatch):
+    monkeypatch.setitem(random_module.CONFIGS, "tiny", CONFIG)
+
+    result = CliRunner().invoke(
+        app, "bench --random-weights tiny --seconds 1 --rows 1 --rows 2 --json".split()
+    )
+
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert [line["rows"] for line in lines] == [1, 2]
+    assert all(np.isfinite(value) for line in lines for value in line.values())
+
+
+@pytest.mark.parametrize(
+    "arguments", ["--random-weights tiny --model other", "--bits 4", "--rows 65"]
+)
+def test_options_that_do_not_fit_are_refused(arguments):
+    result = CliRunner().invoke(app, f"bench {arguments}".split())
+
+    assert result.exit_code != 0

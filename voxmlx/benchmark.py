@@ -1,0 +1,143 @@
+"""How fast a network transcribes: times, passes, memory, bytes. Knows no text, no tokenizer."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+from mlx.utils import tree_flatten
+
+from voxmlx.generation.batch import BatchDecoder
+from voxmlx.generation.encode import BatchEncoder
+from voxmlx.generation.prompt import delay_tokens, right_padding
+from voxmlx.generation.row import RowOptions, SpecialIds
+from voxmlx.models.voxtral_realtime import VoxtralRealtime
+from voxmlx.streaming.embedder import MelQueue
+
+NO_EOS = SpecialIds(bos=1, eos=-1, pad=32)
+"""Ids of the released tokenizer, without an end: every position is decoded."""
+
+ONE_ROW_POSITIONS = 150
+MANY_ROWS_POSITIONS = 25
+"""Positions of a row in one encoder pass: 12 s of a recording alone, 2 s of each in a batch."""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One run over one or more rows of audio.
+
+    Attributes:
+        audio_s: Audio of all rows.
+        rows: Recordings decoded together.
+        encode_s: Mel and encoder, until the device was given all of it.
+        first_token_s: From the start to the first token.
+        total_s: From the start to the last token.
+        tokens: Of all rows.
+        passes: Through the decoder.
+        peak_gb: Largest memory of the device, weights included.
+        decoder_gb: Weights that every pass reads.
+    """
+
+    audio_s: float
+    rows: int
+    encode_s: float
+    first_token_s: float
+    total_s: float
+    tokens: int
+    passes: int
+    peak_gb: float
+    decoder_gb: float
+
+    @property
+    def rtf(self) -> float:
+        """Real-time factor: time for one second of audio."""
+        return self.total_s / self.audio_s
+
+    def as_dict(self) -> dict[str, float]:
+        """All numbers, those that follow from others included."""
+        decode_s = self.total_s - self.encode_s
+        return {
+            **dataclasses.asdict(self),
+            "rtf": self.rtf,
+            "positions_per_pass": self.tokens / self.passes,
+            "ms_per_pass": 1e3 * decode_s / self.passes,
+            "positions_per_s": self.tokens / decode_s,
+            "weight_gb_per_position": self.decoder_gb * self.passes / self.tokens,
+        }
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise that comes and goes like syllables, ``(n,)`` float32 at 16 kHz."""
+    rng = np.random.default_rng(seed)
+    n = int(16000 * seconds)
+    envelope = np.abs(np.sin(np.arange(n) * (2 * np.pi * 3 / 16000)))
+    return (0.1 * envelope * rng.standard_normal(n)).astype(np.float32)
+
+
+def decoder_bytes(model: VoxtralRealtime) -> int:
+    """Bytes of weights that one pass reads: layers and head; the delay's part is constant."""
+    parameters: Any = tree_flatten(model.decoder.parameters())
+    return sum(x.nbytes for name, x in parameters if "ada_norm" not in name)
+
+
+def measure(
+    model: VoxtralRealtime,
+    clips: Sequence[np.ndarray],
+    *,
+    transcription_delay_ms: int = 480,
+    positions_per_pass: int | None = None,
+    ids: SpecialIds = NO_EOS,
+) -> Measurement:
+    """Transcribe recordings as rows of one batch.
+
+    Args:
+        model: The network.
+        clips: 16 kHz samples of each row, ``(n,)`` float32.
+        transcription_delay_ms: The delay of all rows.
+        positions_per_pass: See :class:`voxmlx.generation.row.RowOptions`.
+        ids: Special ids; an ``eos`` that the model writes ends its row.
+    """
+    audio = model.config.audio
+    n_delay = delay_tokens(transcription_delay_ms, audio)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    started = time.perf_counter()
+    decoder = BatchDecoder(model, ids)
+    encoder = BatchEncoder(model, ONE_ROW_POSITIONS if len(clips) == 1 else MANY_ROWS_POSITIONS)
+    queues: dict[int, MelQueue] = {}
+    rows: dict[int, int] = {}
+    for clip in clips:
+        row = encoder.join()
+        rows[row] = decoder.join(RowOptions(n_delay, positions_per_pass=positions_per_pass))
+        queues[row] = MelQueue(model.config)
+        queues[row].feed(clip)
+        padding = right_padding(len(clip), n_delay, audio.samples_per_token)
+        queues[row].feed(np.zeros(padding + audio.window_size // 2, np.float32))
+    while any(queue.n_positions for queue in queues.values()):
+        mel = {row: q.take(encoder.max_positions) for row, q in queues.items() if q.n_positions}
+        for row, embeddings in encoder.encode(mel).items():
+            decoder.add(rows[row], embeddings)
+            mx.async_eval(embeddings)
+    encoded = time.perf_counter()
+    first = 0.0
+    n_tokens = 0
+    while any(decoder.n_ready(row) for row in rows.values()):
+        n_tokens += sum(map(len, decoder.step().values()))
+        if n_tokens and not first:
+            first = time.perf_counter() - started
+    return Measurement(
+        audio_s=sum(len(clip) for clip in clips) / audio.sample_rate,
+        rows=len(clips),
+        encode_s=encoded - started,
+        first_token_s=first,
+        total_s=time.perf_counter() - started,
+        tokens=n_tokens,
+        passes=decoder.n_passes,
+        peak_gb=mx.get_peak_memory() / 1e9,
+        decoder_gb=decoder_bytes(model) / 1e9,
+    )
