@@ -90,6 +90,9 @@ class AffineCodec:
         return self._product(weights, stored, transpose=False)
 
     def _product(self, x: mx.array, stored: Parts, transpose: bool) -> mx.array:
+        if mx.cuda.is_available():  # MLX 0.32 has no batched quantised product there
+            vectors = self.decode(stored, x.dtype)
+            return x @ (vectors.swapaxes(-1, -2) if transpose else vectors)
         return mx.quantized_matmul(
             x,
             *_ordered(stored),
