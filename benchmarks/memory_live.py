@@ -1,30 +1,44 @@
 """Device memory of a live session at full size, part by part, late in a long stream.
 
-    voxmlx-convert FOLDER --mlx-path int4 -q --dtype bfloat16
-    python benchmarks/memory_live.py --model int4 --minutes 15
+    python benchmarks/memory_live.py --bits 4 --minutes 15
 
-The rings are put where ``--minutes`` of audio would have brought them, prompt included, so that
-they have their full size; then a session that is two seconds behind catches up there, which is the
-largest piece of work it ever does, and re-anchors. The weights may be random.
+Weights are random. Weights and rings of the whole network are really held; the rings are put where
+``--minutes`` of audio would have brought them. What a step needs beside them is measured on a
+network of full width and two layers a stack, where a session that is two seconds behind catches up,
+the largest piece of work it ever does, and re-anchors. Depth does not change it: layers run one
+after another.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
+from dataclasses import replace
 
 import mlx.core as mx
 import numpy as np
 from mlx.utils import tree_flatten
 
 from voxmlx.cache.ring import RingKVCache
-from voxmlx.pipeline import load
+from voxmlx.config import ModelConfig
+from voxmlx.models.fuse import prepare_for_inference
+from voxmlx.models.random_model import RELEASE, random_model
+from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 
 RATE = 16000
 
 
-def nbytes(module: object) -> int:
+class Mute:
+    """A tokenizer for which no id has text."""
+
+    bos_id, eos_id, pad_id, word_id = 1, 2, 32, 33
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """No bytes."""
+        return b""
+
+
+def weight_bytes(module: object) -> int:
     """Bytes of a module's arrays."""
     return sum(array.nbytes for _, array in tree_flatten(module.parameters()))  # type: ignore[attr-defined]
 
@@ -37,56 +51,67 @@ def move(cache: RingKVCache, position: int) -> None:
     mx.eval(cache.store.buffers)
 
 
-def catch_up(session: StreamingSession, seconds: float) -> None:
-    """Feed noise and decode all of it."""
+def open_late(config: ModelConfig, bits: int, kv_bits: int | None, minutes: float):
+    """A session in the middle of its stream, with both of its rings."""
+    model = random_model(config, bits=bits)
+    prepare_for_inference(model)
+    mx.eval(model.parameters())
+    options = StreamOptions(on_eos="stop", kv_bits=kv_bits)
+    session = StreamingSession(model, Mute(), options=options)  # type: ignore[arg-type]
+    encoder = session._embedder._state.cache
+    decoder = session._stream._stream._decoder._cache
+    session._embedder.drop()  # the silence on the left
+    (row,) = session._stream._stream._decoder._rows.values()
+    row.known = row.known[-1:]  # the rest of the prompt
+    n = round(minutes * 60 * 12.5)
+    move(encoder, 4 * n)
+    move(decoder, n)
+    return model, session, encoder, decoder
+
+
+def working_memory(bits: int, kv_bits: int | None, minutes: float, seconds: float) -> list[int]:
+    """Most bytes beside weights and rings, while catching up and while re-anchoring."""
+    stacks = replace(RELEASE.encoder, n_layers=2), replace(RELEASE.decoder, n_layers=2)
+    shallow = replace(RELEASE, encoder=stacks[0], decoder=stacks[1])
+    _, session, encoder, decoder = open_late(shallow, bits, kv_bits, minutes)
+    before = mx.get_active_memory()
+    mx.reset_peak_memory()
     rng = np.random.default_rng(0)
     session.feed((0.05 * rng.standard_normal(round(seconds * RATE))).astype(np.float32))
     while session.pending:
         session.step()
+    needs = [mx.get_peak_memory() - before]
+    mx.reset_peak_memory()
+    for cache in (encoder, decoder):
+        cache.offsets = [2 * cache.capacity + 1]
+        cache.reanchor()
+    return [*needs, mx.get_peak_memory() - before]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--bits", type=int, default=4)
+    parser.add_argument("--kv-bits", type=int)
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--seconds", type=float, default=2.0, help="audio really computed")
+    parser.add_argument("--seconds", type=float, default=2.0)
     options = parser.parse_args()
-
-    started = time.perf_counter()
-    pipeline = load(options.model, dtype="bfloat16")  # what a Mac holds
-    model = pipeline.model
-    mx.eval(model.parameters())
-    print(f"loaded in {time.perf_counter() - started:.0f} s")
+    model, _, encoder, decoder = open_late(RELEASE, options.bits, options.kv_bits, options.minutes)
     parts = {
-        "weights, encoder and adapter": nbytes(model.encoder) + nbytes(model.adapter),
-        "weights, decoder": nbytes(model.decoder),
+        "weights, encoder and adapter": weight_bytes(model.encoder) + weight_bytes(model.adapter),
+        "weights, decoder": weight_bytes(model.decoder),
+        "encoder ring": encoder.nbytes,
+        "decoder ring": decoder.nbytes,
     }
-    mx.reset_peak_memory()
-    session = pipeline.stream()
-    encoder = session._embedder._state.cache
-    stream = session._stream._stream
-    decoder = stream._decoder._cache
-    session._embedder.drop()  # the silence on the left
-    (row,) = stream._decoder._rows.values()
-    row.known = row.known[-1:]  # the rest of the prompt
-    n = round(options.minutes * 60 * 12.5)
-    move(encoder, 4 * n)
-    move(decoder, n)
-    parts["encoder ring"] = encoder.nbytes
-    parts["decoder ring"] = decoder.nbytes
-    started = time.perf_counter()
-    catch_up(session, options.seconds)
-    print(f"{len(session.tokens)} tokens in {time.perf_counter() - started:.0f} s")
-    peaks = [mx.get_peak_memory()]
-    for cache in (encoder, decoder):
-        cache.offsets = [2 * cache.capacity + 1]
-        cache.reanchor()
-    peaks.append(mx.get_peak_memory())
+    held = mx.get_active_memory()
+    del model, encoder, decoder, _
     for name, size in parts.items():
         print(f"{name:30s} {size / 1e9:6.3f} GB")
     print(f"{'sum':30s} {sum(parts.values()) / 1e9:6.3f} GB")
-    print(f"{'peak':30s} {peaks[0] / 1e9:6.3f} GB, with re-anchoring {peaks[1] / 1e9:.3f} GB")
-    print(f"decoder at position {n}, re-anchored from {decoder.reanchor_at} on")
+    print(f"{'held by MLX':30s} {held / 1e9:6.3f} GB", flush=True)
+    step, reanchor = working_memory(options.bits, options.kv_bits, options.minutes, options.seconds)
+    print(f"{'largest step, beside these':30s} {step / 1e9:6.3f} GB")
+    print(f"{'re-anchoring, beside these':30s} {reanchor / 1e9:6.3f} GB")
+    print(f"{'peak':30s} {(held + max(step, reanchor)) / 1e9:6.3f} GB")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.quantization.modes import make_quantization
 from voxmlx.quantization.recipes import RECIPES, hlwq_recipe, uniform
 from voxmlx.quantization.rotated import quantize_modules
-from voxmlx.random_model import CONFIGS, random_model
+from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx_convert.convert import Options, convert
 from voxmlx_convert.plan import Chooser
 

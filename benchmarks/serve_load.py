@@ -151,7 +151,7 @@ def open_pipeline(options: argparse.Namespace) -> Pipeline:
     if options.random is None:
         return load(options.model)
     from tests.tiny import tiny_tekken_dict
-    from voxmlx.random_model import CONFIGS, random_model
+    from voxmlx.models.random_model import CONFIGS, random_model
     from voxmlx.tokenizer import Tokenizer
 
     config = CONFIGS[options.random]

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from voxmlx.checkpoints.checkpoint import Checkpoint
 from voxmlx.checkpoints.load import (
-    build_model,
+    build_network,
     check_tensors,
     describe,
     parameter_shapes,
@@ -141,7 +141,7 @@ def make_plan(
     Raises:
         CheckpointError: If the source is broken.
     """
-    shapes = parameter_shapes(build_model(checkpoint.config))
+    shapes = parameter_shapes(build_network(checkpoint))
     packed = check_tensors(checkpoint, shapes)
     dtype = checkpoint.dtype if dtype is None else dtype
     converter = _Converter(checkpoint, dtype, {} if fitted is None else fitted)

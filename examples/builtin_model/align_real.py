@@ -2,8 +2,8 @@
 
     python align_real.py --speech DIR --packages DIR --coffee-labels FILE --out DIR
 
-Writes OUT/real.json (source, split, file, words with ends, phones) and copies the recordings that it names.
-The recordings stay out of the repository. A recording that cannot be aligned is left out of training.
+Writes OUT/real.json (source, split, file, words with ends, phones) and copies the recordings that
+it names. The recordings stay out of the repository. What cannot be aligned is not trained on.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LJ_HELD_OUT = 84  # the last ones by name
 
 
 def spoken(text: str) -> str | None:
-    """Normalised words of a transcript; short numbers in words; None when it holds a long number or a symbol."""
+    """Normalised words of a transcript, numbers in words; None if one is long or has a symbol."""
     import random
 
     if re.search(r"\d{4,}|[%$&@]|\d[:.]\d", text):
@@ -50,14 +50,21 @@ def jobs(speech: Path, coffee_labels: Path) -> list[dict[str, Any]]:
         for name, text in rows:
             words = spoken(text)
             if words:
-                found.append({"source": source, "split": split, "file": f"{folder}/{name}", "text": words})
+                found.append(
+                    {"source": source, "split": split, "file": f"{folder}/{name}", "text": words}
+                )
 
     lj = sorted(table(speech / "ljspeech/text.tsv", 1))
     add("lj", "train", "ljspeech", lj[:-LJ_HELD_OUT])
     add("lj", "test", "ljspeech", lj[-LJ_HELD_OUT:])
     folder = "librispeech_train_clean_251spk"
     add("librispeech", "train", folder, table(speech / folder / "pseudo_text.tsv", 2))
-    add("librispeech", "test", "librispeech_test_other", table(speech / "librispeech_test_other/text.tsv", 1))
+    add(
+        "librispeech",
+        "test",
+        "librispeech_test_other",
+        table(speech / "librispeech_test_other/text.tsv", 1),
+    )
     add("coffee", "test", "coffee_commands", table(speech / "coffee_commands/pseudo_text.tsv", 2))
     add("coffee", "train", "coffee_commands", table(coffee_labels, 2))
     add("digits", "train", "fsdd", table(speech / "fsdd/text.tsv", 1))
@@ -91,9 +98,13 @@ def pronounce(word: str) -> str:
 
 
 def align(job: dict[str, Any], speech: Path) -> dict[str, Any] | None:
-    """The job with words [(end sample, word)], phones [(phone id, first, last + 1 frame of 10 ms)], onset, offset."""
+    """The job with words [(end sample, word)], phones [(id, first, end in 10 ms)], limits."""
     wave = read(speech / job["file"])
-    pcm = (np.clip(wave / max(1e-3, float(np.abs(wave).max())) * 0.8, -1, 1) * 32767).astype("<i2").tobytes()
+    pcm = (
+        (np.clip(wave / max(1e-3, float(np.abs(wave).max())) * 0.8, -1, 1) * 32767)
+        .astype("<i2")
+        .tobytes()
+    )
     ps = decoder()
     try:
         for word in job["text"].split():
@@ -114,14 +125,26 @@ def align(job: dict[str, Any], speech: Path) -> dict[str, Any] | None:
             if not name.startswith("<") and not name.startswith("["):
                 words.append((int((word.start + word.duration) * 160), name))
             for phone in word:
-                phones.append((PHONE_ID.get(phone.name, 0), int(phone.start), int(phone.start + phone.duration)))
+                phones.append(
+                    (
+                        PHONE_ID.get(phone.name, 0),
+                        int(phone.start),
+                        int(phone.start + phone.duration),
+                    )
+                )
     except Exception:  # PocketSphinx raises RuntimeError when no path fits
         return None
     if " ".join(w for _, w in words) != job["text"]:
         return None
     speech_phones = [p for p in phones if p[0]]
-    return {**job, "words": words, "phones": phones, "length": len(wave),
-            "onset": speech_phones[0][1] * 160, "offset": speech_phones[-1][2] * 160}
+    return {
+        **job,
+        "words": words,
+        "phones": phones,
+        "length": len(wave),
+        "onset": speech_phones[0][1] * 160,
+        "offset": speech_phones[-1][2] * 160,
+    }
 
 
 def run(args: tuple[dict[str, Any], Path]) -> dict[str, Any] | None:
@@ -147,7 +170,9 @@ def main() -> None:
     (args.out / "real.json").write_text(json.dumps(done))
     counts: dict[str, int] = {}
     for row in done:
-        counts[f"{row['source']} {row['split']}"] = counts.get(f"{row['source']} {row['split']}", 0) + 1
+        counts[f"{row['source']} {row['split']}"] = (
+            counts.get(f"{row['source']} {row['split']}", 0) + 1
+        )
     print(len(todo), "recordings;", counts)
 
 

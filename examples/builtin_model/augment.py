@@ -1,4 +1,4 @@
-"""Sound on the device: the bank of all samples, clips cut from it by plan, and everything that roughens them."""
+"""Sound on the device: the bank of samples, clips cut from it by plan, and what roughens them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ OFFSET = LEFT_PAD * SAMPLES_PER_TOKEN
 
 
 class Bank:
-    """All shards' samples (int16) and phone tracks (uint8) in device memory, in order of arrival."""
+    """All shards' samples (int16) and phone tracks (uint8) in device memory, as they arrive."""
 
     def __init__(self, folder: Path, capacity: int, device: str) -> None:
         self.folder, self.device = folder, device
@@ -30,12 +30,14 @@ class Bank:
         if self.used + n + 160 > len(self.audio):
             raise MemoryError(f"{name}: {self.used + n} samples, the bank holds {len(self.audio)}")
         self.audio[self.used : self.used + n] = torch.from_numpy(shard.audio).to(self.device)
-        self.track[self.used // 160 : self.used // 160 + n // 160] = torch.from_numpy(shard.track).to(self.device)
+        self.track[self.used // 160 : self.used // 160 + n // 160] = torch.from_numpy(
+            shard.track
+        ).to(self.device)
         self.base.append(self.used)
         self.used += n
 
     def cut(self, segments: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        """(B, S, 6) segments to (B, length) audio, placed after the left pad, and (B, length / 320) phone labels."""
+        """(B, S, 6) segments to (B, length) audio after the left pad, (B, length / 320) labels."""
         device = self.device
         base = torch.tensor([*self.base, 0], dtype=torch.float64, device=device)
         start = segments[..., 1] + base[segments[..., 0].long()]
@@ -52,7 +54,7 @@ class Bank:
         i = whole.long().clamp_(1, len(self.audio) - 3)
         a, b, c, d = (self.audio[i + k].float() for k in (-1, 0, 1, 2))
         wave = b + 0.5 * f * (c - a + f * (2 * a - 5 * b + 4 * c - d + f * (3 * (b - c) + d - a)))
-        # the label of an encoder frame is the phone 40 ms before the frame begins: the encoder hears no future
+        # an encoder frame is labelled by the phone 40 ms before it begins: it hears no future
         at = torch.arange(0, length, 320, device=device) - 640
         at = at.clamp_min(0)
         labels = self.track[(position[:, at] / (16_000 // TRACK_RATE)).long()].long()
@@ -61,7 +63,7 @@ class Bank:
 
 
 class Roughen:
-    """Noise, babble, music, rooms, filters, levels; `strength` 0 to 1 scales how often and how much."""
+    """Noise, babble, music, rooms, filters, levels; `strength` 0 to 1: how often and how much."""
 
     def __init__(self, device: str, length: int, seed: int = 0) -> None:
         self.device = device
@@ -86,7 +88,9 @@ class Roughen:
                 f0 = (440 * 2 ** ((midi - 69) / 12))[index]
                 for h in range(1, 7):
                     weight = h ** -float(self._rand(1, low=0.5, high=2))
-                    out[c] += weight * envelope * torch.sin(2 * math.pi * h * f0 * t) * (h * f0 < 7_000)
+                    out[c] += (
+                        weight * envelope * torch.sin(2 * math.pi * h * f0 * t) * (h * f0 < 7_000)
+                    )
         return out / out.square().mean(1, keepdim=True).sqrt()
 
     def _curves(self, batch: int, n_fft: int, strength: float) -> Tensor:
@@ -98,16 +102,22 @@ class Roughen:
         k = x.long()
         db = knots[:, k] * (1 - (x - k)) + knots[:, k + 1] * (x - k)
         gain = 10 ** (db / 20)
-        low = torch.where(self._rand(batch, 1) < 0.18 * strength, self._rand(batch, 1, low=3_000, high=7_000), 1e5)
-        high = torch.where(self._rand(batch, 1) < 0.25 * strength, self._rand(batch, 1, low=60, high=350), 1e-3)
+        low = torch.where(
+            self._rand(batch, 1) < 0.18 * strength, self._rand(batch, 1, low=3_000, high=7_000), 1e5
+        )
+        high = torch.where(
+            self._rand(batch, 1) < 0.25 * strength, self._rand(batch, 1, low=60, high=350), 1e-3
+        )
         return gain / (1 + (freq / low) ** 12).sqrt() / (1 + (high / freq.clamp_min(1)) ** 6).sqrt()
 
     def _rooms(self, batch: int, n_fft: int, strength: float) -> Tensor:
-        """(B, n_fft / 2 + 1) complex responses: a direct path and a decaying tail, for some clips."""
+        """(B, n_fft / 2 + 1) complex responses: a direct path and, for some, a decaying tail."""
         n = 8_000
         t = torch.arange(n, device=self.device) / 16_000
         rt60 = self._rand(batch, 1, low=0.1, high=0.6)
-        tail = torch.randn(batch, n, generator=self.gen, device=self.device) * torch.exp(-6.9 * t / rt60)
+        tail = torch.randn(batch, n, generator=self.gen, device=self.device) * torch.exp(
+            -6.9 * t / rt60
+        )
         tail[:, :16] = 0
         ratio = 10 ** (-self._rand(batch, 1, low=0, high=18) / 20)
         tail = tail / tail.square().sum(1, keepdim=True).sqrt() * ratio
@@ -119,9 +129,17 @@ class Roughen:
         """(B, length) coloured noise of unit power."""
         freq = torch.linspace(0, 1, n_fft // 2 + 1, device=self.device).clamp_min(1e-3)
         tilt = self._rand(batch, 1, low=0, high=1.1)
-        spectrum = torch.randn(batch, n_fft // 2 + 1, generator=self.gen, device=self.device, dtype=torch.complex64)
-        noise = torch.fft.irfft(spectrum * freq ** -tilt, n_fft)[:, :length]
-        slow = 1 + 0.8 * torch.sin(2 * math.pi * self._rand(batch, 1, low=0.1, high=1.5) * torch.linspace(0, length / 16_000, length, device=self.device) + 6.28 * self._rand(batch, 1))
+        spectrum = torch.randn(
+            batch, n_fft // 2 + 1, generator=self.gen, device=self.device, dtype=torch.complex64
+        )
+        noise = torch.fft.irfft(spectrum * freq**-tilt, n_fft)[:, :length]
+        slow = 1 + 0.8 * torch.sin(
+            2
+            * math.pi
+            * self._rand(batch, 1, low=0.1, high=1.5)
+            * torch.linspace(0, length / 16_000, length, device=self.device)
+            + 6.28 * self._rand(batch, 1)
+        )
         noise = noise * torch.where(self._rand(batch, 1) < 0.3, slow, torch.ones_like(slow))
         return noise / noise.square().mean(1, keepdim=True).sqrt()
 
@@ -144,7 +162,12 @@ class Roughen:
         noise = self._noise(B, n_fft, n) * at(quietest - 34 * strength, 50)
         chance = torch.where(voiced[:, None], 0.3 + 0.4 * strength, 0.75)
         wave = wave + noise * (self._rand(B, 1) < chance)
-        clean = wave.roll(1, 0) + wave.roll(2, 0) * 0.8 + wave.roll(5, 0) * 0.8 + wave.roll(7, 0).flip(1)
+        clean = (
+            wave.roll(1, 0)
+            + wave.roll(2, 0) * 0.8
+            + wave.roll(5, 0) * 0.8
+            + wave.roll(7, 0).flip(1)
+        )
         babble = clean / clean.square().mean(1, keepdim=True).sqrt().clamp_min(1e-3)
         wave = wave + babble * at(8, 25) * (self._rand(B, 1) < 0.15 * strength) * voiced[:, None]
         music = self.music[(self._rand(B) * len(self.music)).long(), :n]
@@ -166,10 +189,15 @@ def mask_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
         axis = torch.arange(size, device=device)[None, None]
         return ((axis >= start) & (axis < start + width)).any(1)
 
-    hidden = spans(2, bins, 4 + 16 * strength)[:, :, None] | spans(max(1, frames // 400), frames, 4 + 16 * strength)[:, None]
+    hidden = (
+        spans(2, bins, 4 + 16 * strength)[:, :, None]
+        | spans(max(1, frames // 400), frames, 4 + 16 * strength)[:, None]
+    )
     return torch.where(hidden, mel.mean((1, 2), keepdim=True), mel)
 
 
 def to_device(plan: dict[str, Any], device: str) -> dict[str, Any]:
     """A plan's tensors on the device."""
-    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in plan.items()}
+    return {
+        k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in plan.items()
+    }

@@ -1,4 +1,4 @@
-"""What every step of the recipe shares: sizes, special ids, text normalisation, targets and the shard format.
+"""What every step shares: sizes, special ids, text normalisation, targets, the shard format.
 
 Knows nothing of PyTorch, voices or files other than shards.
 """
@@ -62,7 +62,7 @@ TITLES = {"mr": "mister", "mrs": "missus", "dr": "doctor"}
 
 
 def normalise(text: str) -> str:
-    """The text that is trained and scored: lower case, letters and inner apostrophes, titles in full."""
+    """The text that is trained and scored: lower case, letters, apostrophes, titles in full."""
     text = text.lower().replace("’", "'").replace("-", " ").replace("—", " ")
     words = (re.sub(r"[^a-z']", "", word).strip("'") for word in text.split())
     return " ".join(TITLES.get(word, word) for word in words if word)
@@ -95,11 +95,13 @@ class Bpe:
         return data.decode("utf-8", "replace").strip()
 
 
-def targets(words: list[tuple[float, list[int]]], n_samples: int, delay: int, length: int) -> np.ndarray:
+def targets(
+    words: list[tuple[float, list[int]]], n_samples: int, delay: int, length: int
+) -> np.ndarray:
     """What each decoder position must emit.
 
-    A word whose sound ends at sample e is due at position 32 + delay + ceil(e / 1280) - 1, one token
-    a position; a marker opens it unless tokens are still being written when it falls due.
+    A word whose sound ends at sample e is due at position 32 + delay + ceil(e / 1280) - 1, one
+    token a position; a marker opens it unless tokens are still being written when it falls due.
 
     Args:
         words: (end in samples of the clip, token ids), by time.
@@ -152,8 +154,13 @@ class Shard:
         """Write the two files of a shard; the .json appears last and marks it complete."""
         path = Path(path)
         np.savez(
-            path.with_suffix(".npz"), audio=self.audio, track=self.track, start=self.start,
-            length=self.length, onset=self.onset, offset=self.offset,
+            path.with_suffix(".npz"),
+            audio=self.audio,
+            track=self.track,
+            start=self.start,
+            length=self.length,
+            onset=self.onset,
+            offset=self.offset,
         )
         temporary = path.with_suffix(".tmp")
         temporary.write_text(json.dumps({"source": self.source, "words": self.words}))
@@ -186,9 +193,14 @@ def build_shard(clips: list[dict[str, Any]], source: str) -> Shard:
         length.append(n)
         position += whole
     return Shard(
-        np.concatenate(audio), np.concatenate(track), np.array(start, np.int64), np.array(length, np.int64),
-        np.array([c["onset"] for c in clips], np.int64), np.array([c["offset"] for c in clips], np.int64),
-        [c["words"] for c in clips], source,
+        np.concatenate(audio),
+        np.concatenate(track),
+        np.array(start, np.int64),
+        np.array(length, np.int64),
+        np.array([c["onset"] for c in clips], np.int64),
+        np.array([c["offset"] for c in clips], np.int64),
+        [c["words"] for c in clips],
+        source,
     )
 
 

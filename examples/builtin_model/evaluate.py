@@ -2,7 +2,8 @@
 
     python evaluate.py --weights FOLDER --sets DIR --delays 480 --device cpu
 
-FOLDER is an exported Transformers folder; DIR holds one folder a test set, each with recordings and text.tsv.
+FOLDER is an exported Transformers folder; DIR holds a folder for each test set, with recordings and
+text.tsv.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import BOS, EOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, normalise, word_errors
+from common import (
+    BOS,
+    EOS,
+    LEFT_PAD,
+    PAD,
+    RIGHT_BUFFER,
+    SAMPLES_PER_TOKEN,
+    Bpe,
+    normalise,
+    word_errors,
+)
 from model import log_mel, mel_filters
 from torch import Tensor
 from transformers import DynamicCache
@@ -39,13 +50,17 @@ def read_set(folder: Path, limit: int | None = None) -> list[tuple[np.ndarray, s
 
 
 @torch.no_grad()
-def transcribe(model: Any, filters: Tensor, bpe: Bpe, waves: list[np.ndarray], delay: int, batch: int = 256) -> list[str]:
+def transcribe(
+    model: Any, filters: Tensor, bpe: Bpe, waves: list[np.ndarray], delay: int, batch: int = 256
+) -> list[str]:
     """Greedy texts. `model` is a Trainee whose attention is 'sdpa'."""
     texts = [""] * len(waves)
     order = sorted(range(len(waves)), key=lambda i: len(waves[i]))
     for lo in range(0, len(order), batch):
         part = order[lo : lo + batch]
-        for i, ids in zip(part, _greedy(model, filters, [waves[i] for i in part], delay), strict=True):
+        for i, ids in zip(
+            part, _greedy(model, filters, [waves[i] for i in part], delay), strict=True
+        ):
             texts[i] = bpe.decode(ids)
     return texts
 
@@ -71,7 +86,9 @@ def _greedy(model: Any, filters: Tensor, waves: list[np.ndarray], delay: int) ->
     x = core.embed_tokens(tokens) + rows[:, :prompt]
     out = []
     for p in range(prompt, length + 1):
-        hidden = core(inputs_embeds=x, t_cond=condition, past_key_values=cache, use_cache=True).last_hidden_state
+        hidden = core(
+            inputs_embeds=x, t_cond=condition, past_key_values=cache, use_cache=True
+        ).last_hidden_state
         ids = model.voxtral.lm_head(hidden[:, -1]).argmax(-1)
         out.append(ids)
         if p < length:
@@ -84,15 +101,23 @@ def _until_end(ids: list[int]) -> list[int]:
     return ids[: ids.index(EOS)] if EOS in ids else ids
 
 
-def interval(errors: list[tuple[int, int]], draws: int = 1_000, seed: int = 0) -> tuple[float, float, float]:
+def interval(
+    errors: list[tuple[int, int]], draws: int = 1_000, seed: int = 0
+) -> tuple[float, float, float]:
     """Word error rate in per cent with its 95 % bootstrap interval over clips."""
     e, n = np.array(errors, np.float64).T
     pick = np.random.default_rng(seed).integers(0, len(e), (draws, len(e)))
     rates = 100 * e[pick].sum(1) / n[pick].sum(1)
-    return 100 * e.sum() / n.sum(), float(np.percentile(rates, 2.5)), float(np.percentile(rates, 97.5))
+    return (
+        100 * e.sum() / n.sum(),
+        float(np.percentile(rates, 2.5)),
+        float(np.percentile(rates, 97.5)),
+    )
 
 
-def score(model: Any, filters: Tensor, bpe: Bpe, clips: list[tuple[np.ndarray, str]], delay: int) -> tuple[str, list[tuple[str, str]]]:
+def score(
+    model: Any, filters: Tensor, bpe: Bpe, clips: list[tuple[np.ndarray, str]], delay: int
+) -> tuple[str, list[tuple[str, str]]]:
     """One line of figures, and (reference, hypothesis) pairs."""
     texts = transcribe(model, filters, bpe, [wave for wave, _ in clips], delay)
     pairs = [(ref, hyp) for (_, ref), hyp in zip(clips, texts, strict=True)]
@@ -114,7 +139,9 @@ def main() -> None:
     from transformers import VoxtralRealtimeForConditionalGeneration
 
     model = Trainee(Shape())
-    model.voxtral = VoxtralRealtimeForConditionalGeneration.from_pretrained(args.weights, dtype=torch.float32)
+    model.voxtral = VoxtralRealtimeForConditionalGeneration.from_pretrained(
+        args.weights, dtype=torch.float32
+    )
     model.to(args.device).eval()
     model.attention("sdpa")
     filters = mel_filters(args.device)

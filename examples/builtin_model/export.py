@@ -2,7 +2,8 @@
 
     python export.py --weights HF_FOLDER --out DIR     # native files from a Transformers folder
 
-native/: params.json, consolidated.safetensors (float16), tekken.json; hf/: save_pretrained and tekken.json.
+native/: params.json, consolidated.safetensors (float16), tekken.json; hf/: what save_pretrained
+writes, and tekken.json.
 """
 
 from __future__ import annotations
@@ -33,25 +34,57 @@ def interleave(rows: Tensor, heads: int) -> Tensor:
 def native_params(shape: Shape) -> dict[str, Any]:
     """The params.json of a shape."""
     return {
-        "dim": shape.dec_dim, "n_layers": shape.dec_layers, "head_dim": shape.head_dim, "hidden_dim": shape.dec_hidden,
-        "n_heads": shape.dec_heads, "n_kv_heads": shape.dec_kv_heads, "use_biases": False, "causal": True,
-        "rope_theta": 1e6, "norm_eps": 1e-5, "vocab_size": shape.vocab, "model_parallel": 1, "tied_embeddings": True,
-        "sliding_window": shape.dec_window, "model_max_length": 131072,
-        "multimodal": {"whisper_model_args": {
-            "encoder_args": {
-                "audio_encoding_args": {
-                    "sampling_rate": 16000, "frame_rate": 12.5, "num_mel_bins": 128, "hop_length": 160, "window_size": 400,
-                    "chunk_length_s": None, "global_log_mel_max": 1.5, "transcription_format": "streaming",
+        "dim": shape.dec_dim,
+        "n_layers": shape.dec_layers,
+        "head_dim": shape.head_dim,
+        "hidden_dim": shape.dec_hidden,
+        "n_heads": shape.dec_heads,
+        "n_kv_heads": shape.dec_kv_heads,
+        "use_biases": False,
+        "causal": True,
+        "rope_theta": 1e6,
+        "norm_eps": 1e-5,
+        "vocab_size": shape.vocab,
+        "model_parallel": 1,
+        "tied_embeddings": True,
+        "sliding_window": shape.dec_window,
+        "model_max_length": 131072,
+        "multimodal": {
+            "whisper_model_args": {
+                "encoder_args": {
+                    "audio_encoding_args": {
+                        "sampling_rate": 16000,
+                        "frame_rate": 12.5,
+                        "num_mel_bins": 128,
+                        "hop_length": 160,
+                        "window_size": 400,
+                        "chunk_length_s": None,
+                        "global_log_mel_max": 1.5,
+                        "transcription_format": "streaming",
+                    },
+                    "dim": shape.enc_dim,
+                    "n_layers": shape.enc_layers,
+                    "head_dim": shape.head_dim,
+                    "hidden_dim": shape.enc_hidden,
+                    "n_heads": shape.enc_heads,
+                    "vocab_size": shape.vocab,
+                    "n_kv_heads": shape.enc_heads,
+                    "use_biases": True,
+                    "use_cache": False,
+                    "rope_theta": 1e6,
+                    "causal": True,
+                    "norm_eps": 1e-5,
+                    "pos_embed": "rope",
+                    "max_source_positions": None,
+                    "ffn_type": "swiglu",
+                    "norm_type": "rms_norm",
+                    "sliding_window": shape.enc_window,
                 },
-                "dim": shape.enc_dim, "n_layers": shape.enc_layers, "head_dim": shape.head_dim,
-                "hidden_dim": shape.enc_hidden, "n_heads": shape.enc_heads, "vocab_size": shape.vocab,
-                "n_kv_heads": shape.enc_heads, "use_biases": True, "use_cache": False, "rope_theta": 1e6, "causal": True,
-                "norm_eps": 1e-5, "pos_embed": "rope", "max_source_positions": None, "ffn_type": "swiglu",
-                "norm_type": "rms_norm", "sliding_window": shape.enc_window,
-            },
-            "downsample_args": {"downsample_factor": 4},
-        }},
-        "ada_rms_norm_t_cond": True, "ada_rms_norm_t_cond_dim": 32,
+                "downsample_args": {"downsample_factor": 4},
+            }
+        },
+        "ada_rms_norm_t_cond": True,
+        "ada_rms_norm_t_cond_dim": 32,
     }
 
 
@@ -67,12 +100,28 @@ def native_state(state: dict[str, Tensor], shape: Shape) -> dict[str, Tensor]:
     }
     for i in (0, 1):
         for kind in ("weight", "bias"):
-            out[f"{ENC}conv_layers.{i}.conv.{kind}"] = src[f"audio_tower.embedder.conv{i + 1}.{kind}"]
+            out[f"{ENC}conv_layers.{i}.conv.{kind}"] = src[
+                f"audio_tower.embedder.conv{i + 1}.{kind}"
+            ]
     towers = [
-        ("audio_tower.layers", ENC + "transformer.layers", shape.enc_layers, shape.enc_heads, shape.enc_heads,
-         "self_attn_layer_norm", "final_layer_norm"),
-        ("language_model.layers", "layers", shape.dec_layers, shape.dec_heads, shape.dec_kv_heads,
-         "input_layernorm", "post_attention_layernorm"),
+        (
+            "audio_tower.layers",
+            ENC + "transformer.layers",
+            shape.enc_layers,
+            shape.enc_heads,
+            shape.enc_heads,
+            "self_attn_layer_norm",
+            "final_layer_norm",
+        ),
+        (
+            "language_model.layers",
+            "layers",
+            shape.dec_layers,
+            shape.dec_heads,
+            shape.dec_kv_heads,
+            "input_layernorm",
+            "post_attention_layernorm",
+        ),
     ]
     for a, b, layers, heads, kv_heads, norm_1, norm_2 in towers:
         for i in range(layers):
@@ -81,7 +130,9 @@ def native_state(state: dict[str, Tensor], shape: Shape) -> dict[str, Tensor]:
                 for kind in ("weight", "bias"):
                     key = f"{old}self_attn.{w}_proj.{kind}"
                     if key in src:
-                        out[f"{new}attention.w{w}.{kind}"] = interleave(src[key], rotary) if rotary else src[key]
+                        out[f"{new}attention.w{w}.{kind}"] = (
+                            interleave(src[key], rotary) if rotary else src[key]
+                        )
             out[new + "attention_norm.weight"] = src[old + norm_1 + ".weight"]
             out[new + "ffn_norm.weight"] = src[old + norm_2 + ".weight"]
             for native, name in MLP.items():
@@ -98,7 +149,9 @@ def write_native(state: dict[str, Tensor], shape: Shape, folder: Path, tekken: P
     """A Mistral-native folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "params.json").write_text(json.dumps(native_params(shape), indent=2))
-    save_file(native_state(state, shape), folder / "consolidated.safetensors", metadata={"format": "pt"})
+    save_file(
+        native_state(state, shape), folder / "consolidated.safetensors", metadata={"format": "pt"}
+    )
     shutil.copy(tekken, folder / "tekken.json")
 
 
@@ -123,8 +176,12 @@ def main() -> None:
     args = parser.parse_args()
     from transformers import VoxtralRealtimeForConditionalGeneration
 
-    model = VoxtralRealtimeForConditionalGeneration.from_pretrained(args.weights, dtype=torch.float32)
-    write_native(model.state_dict(), Shape(**json.loads(args.shape)), args.out, args.weights / "tekken.json")
+    model = VoxtralRealtimeForConditionalGeneration.from_pretrained(
+        args.weights, dtype=torch.float32
+    )
+    write_native(
+        model.state_dict(), Shape(**json.loads(args.shape)), args.out, args.weights / "tekken.json"
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Kokoro-82M as a batched speaker: phonemes, voices and speeds in, sound and durations out.
 
 The network is the ``kokoro`` package's own (0.9.4, Apache-2.0), built without its text front end. A
-batch must have one length, for the decoder normalises over time: shorter sentences get a longer pause
+batch has one length, for the decoder normalises over time: shorter sentences get a longer pause
 after their last phoneme, so no padding is ever heard or normalised. Sort sentences by length first.
 """
 
@@ -110,7 +110,7 @@ def synthesise(
         speeds: Relative speeds, ``(B,)``.
 
     Returns:
-        Sound, ``(B, n)`` float32 at 24 kHz, and durations, ``(B, L)`` in frames, end marks included.
+        Sound, ``(B, n)`` float32 at 24 kHz; durations, ``(B, L)`` in frames, end marks included.
     """
     device = styles.device
     sound_style, prosody_style = styles[:, :STYLE], styles[:, STYLE:]

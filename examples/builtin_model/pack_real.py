@@ -1,4 +1,4 @@
-"""Step 2b, on the GPU machine: shards of the aligned recordings, and folders of the test recordings.
+"""Step 2b, on the GPU machine: shards of the aligned recordings, folders of the test recordings.
 
     python pack_real.py --real DIR --data DIR --sets DIR
 
@@ -34,8 +34,13 @@ def read(job: tuple[Path, dict[str, Any]]) -> dict[str, Any]:
     track = np.zeros(len(wave) // 160 + 1, np.uint8)
     for phone, start, stop in row["phones"]:
         track[start:stop] = phone
-    return {"audio": np.round(wave * 32767).astype(np.int16), "track": track, "onset": row["onset"],
-            "offset": row["offset"], "words": [(int(e), w) for e, w in row["words"]]}
+    return {
+        "audio": np.round(wave * 32767).astype(np.int16),
+        "track": track,
+        "onset": row["onset"],
+        "offset": row["offset"],
+        "words": [(int(e), w) for e, w in row["words"]],
+    }
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What goes into each training clip: which utterances, where, at which speed, and what must be emitted.
+"""What goes into each training clip: which utterances, where, how fast, and what is to be emitted.
 
 Runs in loader processes; knows utterances by number only, never their sound.
 """
@@ -71,6 +71,7 @@ class Planner:
         self.library, self.rng = library, rng
 
     def utterance(self, real: float) -> Utterance:
+        """One utterance; of a person with probability `real`."""
         items, rng = self.library.items, self.rng
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
@@ -87,8 +88,10 @@ class Planner:
             return self.rng.expovariate(2.0)
         return self.rng.uniform(0.3, 2.5) if kind < 0.93 else self.rng.uniform(2.0, 8.0)
 
-    def clip(self, limit: int, real: float) -> tuple[list[tuple[float, ...]], list[tuple[float, list[int]]], int]:
-        """Segments (shard, source start, destination, destination length, rate, gain), words, length in samples."""
+    def clip(
+        self, limit: int, real: float
+    ) -> tuple[list[tuple[float, ...]], list[tuple[float, list[int]]], int]:
+        """Segments (shard, source start, destination, its length, rate, gain), words, samples."""
         rng = self.rng
         if rng.random() < 0.04:
             return [], [], rng.randint(limit // 3, limit)
@@ -101,7 +104,9 @@ class Planner:
             shard, start, onset, offset, whole, spoken = self.utterance(real)
             rate = rng.uniform(0.83, 1.19) if rng.random() < 0.8 else 1.0
             source = max(0, onset - rng.choice([0, 160, 800, 1_600, 3_200, onset]))
-            stop = min(whole, offset + rng.choice([0, 800, 1_600, 3_200, whole - offset, whole - offset]))
+            stop = min(
+                whole, offset + rng.choice([0, 800, 1_600, 3_200, whole - offset, whole - offset])
+            )
             length = int((stop - source) / rate)
             if at + length > wanted:
                 misses += 1
@@ -115,16 +120,23 @@ class Planner:
             at = end + int(16_000 * self.pause())
         if not segments:
             return [], [], wanted
-        n = end if rng.random() < 0.3 else min(limit, max(end, min(wanted, end + int(rng.expovariate(1.0) * 16_000))))
+        n = (
+            end
+            if rng.random() < 0.3
+            else min(limit, max(end, min(wanted, end + int(rng.expovariate(1.0) * 16_000))))
+        )
         return segments, words, max(n, 1_280)
 
     def batch(self, bucket: Bucket, real: float) -> dict[str, Any]:
         """Arrays of one batch; `shards` is how many shards of the bank it relies on."""
         B, T = bucket.batch, bucket.length
         out = {
-            "segments": np.zeros((B, SEGMENTS, 6), np.float64), "samples": np.zeros(B, np.int64),
-            "delays": np.zeros(B, np.int64), "targets": np.full((B, T), -1, np.int64),
-            "tokens": np.full((B, T), PAD, np.int64), "voiced": np.zeros(B, np.bool_),
+            "segments": np.zeros((B, SEGMENTS, 6), np.float64),
+            "samples": np.zeros(B, np.int64),
+            "delays": np.zeros(B, np.int64),
+            "targets": np.full((B, T), -1, np.int64),
+            "tokens": np.full((B, T), PAD, np.int64),
+            "voiced": np.zeros(B, np.bool_),
         }
         for b in range(B):
             delay = draw_delay(self.rng)
@@ -136,14 +148,25 @@ class Planner:
             out["targets"][b] = row
             out["tokens"][b, 1:] = np.where(row[:-1] < 0, PAD, row[:-1])
             out["tokens"][b, 0] = BOS
-        return {"shards": len(self.library.shards), **{k: torch.from_numpy(v) for k, v in out.items()}}
+        return {
+            "shards": len(self.library.shards),
+            **{k: torch.from_numpy(v) for k, v in out.items()},
+        }
 
 
 class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """Endless batches; reads ORDER (shard names, one a line) in the folder again every few seconds."""
+    """Endless batches; reads ORDER (shard names, one a line) again every few seconds."""
 
-    def __init__(self, folder: Path, tekken: Path, buckets: list[Bucket], real: Any, seed: int) -> None:
-        self.folder, self.tekken, self.buckets, self.real, self.seed = folder, tekken, buckets, real, seed
+    def __init__(
+        self, folder: Path, tekken: Path, buckets: list[Bucket], real: Any, seed: int
+    ) -> None:
+        self.folder, self.tekken, self.buckets, self.real, self.seed = (
+            folder,
+            tekken,
+            buckets,
+            real,
+            seed,
+        )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torch.utils.data.get_worker_info()

@@ -2,8 +2,8 @@
 
     python prepare_text.py --sentences DIR --packages DIR --held-out-lj DIR --out DIR
 
-Writes text.tsv (split, accent, phonemes, words), tekken.json and voices.npz. `--packages` is a folder
-with the unzipped `hibari-tts` wheel and the `kokoro-js` package (README.md names the versions).
+Writes text.tsv (split, accent, phonemes, words), tekken.json and voices.npz. `--packages` holds
+the unzipped `hibari-tts` wheel and the `kokoro-js` package (README.md names the versions).
 """
 
 from __future__ import annotations
@@ -27,14 +27,19 @@ TEST_SHARE = 0.02
 ENGLISH = "af am bf bm".split()
 ACCENTED = "ff_siwis im_nicola hf_alpha hm_omega".split()
 STYLE_ROWS = 200  # a style table has one row per length of the phoneme string
-PATTERN = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}']+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}']+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
-ONES = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
+ONES = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen "
+    "sixteen seventeen eighteen nineteen"
+).split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 
 
 def number(n: int, rng: random.Random) -> str:
-    """n in words, as read aloud."""
+    """N in words, as read aloud."""
     if n < 20:
         return ONES[n]
     if n < 100:
@@ -48,15 +53,48 @@ def number(n: int, rng: random.Random) -> str:
 
 def coffee_order(rng: random.Random) -> str:
     """A spoken coffee order of the slots that such commands have."""
-    size = rng.choice(["", "small ", "medium ", "large ", "eight ounce ", "twelve ounce ", "sixteen ounce ", "twenty ounce "])
+    size = rng.choice(
+        [
+            "",
+            "small ",
+            "medium ",
+            "large ",
+            "eight ounce ",
+            "twelve ounce ",
+            "sixteen ounce ",
+            "twenty ounce ",
+        ]
+    )
     shots = rng.choice(["", "", "single shot ", "double shot ", "triple shot ", "quadruple shot "])
     roast = rng.choice(["", "", "light roast ", "medium roast ", "dark roast "])
     drink = rng.choice(
-        "americano,cappuccino,coffee,drip coffee,espresso,house coffee,iced coffee,iced mocha,latte,iced latte,"
+        "americano,cappuccino,coffee,drip coffee,espresso,house coffee,iced coffee,iced mocha,"
+        "latte,iced latte,"
         "mocha,flat white,macchiato,cold brew,tea".split(",")
     )
-    amount = ["some", "a little", "a little bit of", "a bit of", "lots of", "a lot of", "no", "extra", "a splash of"]
-    milk = rng.choice(["milk", "soy milk", "almond milk", "whole milk", "skim milk", "cream", "two percent milk", "oat milk"])
+    amount = [
+        "some",
+        "a little",
+        "a little bit of",
+        "a bit of",
+        "lots of",
+        "a lot of",
+        "no",
+        "extra",
+        "a splash of",
+    ]
+    milk = rng.choice(
+        [
+            "milk",
+            "soy milk",
+            "almond milk",
+            "whole milk",
+            "skim milk",
+            "cream",
+            "two percent milk",
+            "oat milk",
+        ]
+    )
     sugar = rng.choice(["sugar", "brown sugar", "sweetener", "honey", "syrup", "vanilla syrup"])
     extras = []
     if rng.random() < 0.55:
@@ -71,8 +109,9 @@ def coffee_order(rng: random.Random) -> str:
     article = "an " if body[0] in "aei" else "a "
     tail = " with " + " and ".join(extras) if extras else ""
     opening = rng.choice(
-        "i'd like ,can i get ,can i have ,could i have ,give me ,make me ,i want ,i would like ,please make me ,"
-        "get me ,may i have ,i'll have ,i'll take ,let me have ,could you make me ,please give me ".split(",")
+        "i'd like ,can i get ,can i have ,could i have ,give me ,make me ,i want ,i would like ,"
+        "please make me ,get me ,may i have ,i'll have ,i'll take ,let me have ,"
+        "could you make me ,please give me ".split(",")
     )
     return opening + article + body + tail + rng.choice(["", "", "", " please"])
 
@@ -87,10 +126,33 @@ def grammar(count: int, seed: int = 5) -> list[str]:
             lines.append(coffee_order(rng))
         elif kind < 0.75:
             words = ONES[:10] + ["oh"]
-            lines.append(" ".join(rng.choice(words) for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 10]))))
+            lines.append(
+                " ".join(
+                    rng.choice(words) for _ in range(rng.choice([1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 10]))
+                )
+            )
         else:
-            n = rng.choice([rng.randrange(100), rng.randrange(1000), rng.randrange(10_000), rng.randrange(100_000)])
-            frame = rng.choice(["{}", "{}", "it was {}", "in {}", "about {} people", "{} of them", "{} dollars", "page {}", "room {}"])
+            n = rng.choice(
+                [
+                    rng.randrange(100),
+                    rng.randrange(1000),
+                    rng.randrange(10_000),
+                    rng.randrange(100_000),
+                ]
+            )
+            frame = rng.choice(
+                [
+                    "{}",
+                    "{}",
+                    "it was {}",
+                    "in {}",
+                    "about {} people",
+                    "{} of them",
+                    "{} dollars",
+                    "page {}",
+                    "room {}",
+                ]
+            )
             lines.append(frame.format(number(n, rng)))
     return lines
 
@@ -114,8 +176,10 @@ def phonemes(job: tuple[str, bool]) -> str | None:
 
 
 def speakable(line: str) -> str | None:
-    """A line ready for grapheme-to-phoneme conversion, or None when it holds more than plain English."""
-    line = re.sub(r"\s+", " ", line.replace("’", "'").replace("--", ", ").replace("-", " ").replace('"', "")).strip()
+    """A line ready for its phonemes, or None when it holds more than plain English."""
+    line = re.sub(
+        r"\s+", " ", line.replace("’", "'").replace("--", ", ").replace("-", " ").replace('"', "")
+    ).strip()
     line = re.sub(r"(?<![a-zA-Z])'|'(?![a-zA-Z])", "", line)
     line = re.sub(r" ([,.;:!?])", r"\1", line)
     if not re.fullmatch(r"[A-Za-z' ,.;:!?]+", line) or len(line) > 170:
@@ -147,8 +211,20 @@ def train_bpe(counts: collections.Counter[str], size: int) -> list[bytes]:
 def tekken(pieces: list[bytes]) -> dict[str, Any]:
     """A tekken.json with the real file's special ids and its `audio` section."""
     names = [f"<SPECIAL_{i}>" for i in range(N_SPECIAL)]
-    known = {0: "<unk>", 1: "<s>", 2: "</s>", 3: "[INST]", 4: "[/INST]", 11: "<pad>", 24: "[AUDIO]", 25: "[BEGIN_AUDIO]",
-             26: "[OUTPUT_AUDIO]", 32: "[STREAMING_PAD]", 33: "[STREAMING_WORD]", 34: "[REPEAT_AUDIO_TEXT]"}
+    known = {
+        0: "<unk>",
+        1: "<s>",
+        2: "</s>",
+        3: "[INST]",
+        4: "[/INST]",
+        11: "<pad>",
+        24: "[AUDIO]",
+        25: "[BEGIN_AUDIO]",
+        26: "[OUTPUT_AUDIO]",
+        32: "[STREAMING_PAD]",
+        33: "[STREAMING_WORD]",
+        34: "[REPEAT_AUDIO_TEXT]",
+    }
     for rank, name in known.items():
         names[rank] = name
 
@@ -159,14 +235,30 @@ def tekken(pieces: list[bytes]) -> dict[str, Any]:
             return None
 
     return {
-        "config": {"pattern": PATTERN, "num_vocab_tokens": len(pieces), "default_vocab_size": N_VOCAB,
-                   "default_num_special_tokens": N_SPECIAL, "version": "v7"},
-        "vocab": [{"rank": i, "token_bytes": base64.b64encode(p).decode(), "token_str": text(p)} for i, p in enumerate(pieces)],
-        "special_tokens": [{"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(names)],
-        "audio": {"sampling_rate": 16000, "frame_rate": 12.5,
-                  "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-                  "transcription_format": "streaming", "transcription_delay_ms": 480, "streaming_look_ahead_ms": 2.5,
-                  "streaming_look_back_ms": 52.5, "streaming_n_left_pad_tokens": 32},
+        "config": {
+            "pattern": PATTERN,
+            "num_vocab_tokens": len(pieces),
+            "default_vocab_size": N_VOCAB,
+            "default_num_special_tokens": N_SPECIAL,
+            "version": "v7",
+        },
+        "vocab": [
+            {"rank": i, "token_bytes": base64.b64encode(p).decode(), "token_str": text(p)}
+            for i, p in enumerate(pieces)
+        ],
+        "special_tokens": [
+            {"rank": i, "token_str": s, "is_control": True} for i, s in enumerate(names)
+        ],
+        "audio": {
+            "sampling_rate": 16000,
+            "frame_rate": 12.5,
+            "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
+            "transcription_format": "streaming",
+            "transcription_delay_ms": 480,
+            "streaming_look_ahead_ms": 2.5,
+            "streaming_look_back_ms": 52.5,
+            "streaming_n_left_pad_tokens": 32,
+        },
     }
 
 
@@ -184,7 +276,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sentences", type=Path, required=True)
     parser.add_argument("--packages", type=Path, required=True)
-    parser.add_argument("--held-out-lj", type=Path, required=True, help="file of sentences never to be synthesised")
+    parser.add_argument(
+        "--held-out-lj", type=Path, required=True, help="file of sentences never to be synthesised"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=None)
     args = parser.parse_args()
@@ -198,13 +292,19 @@ def main() -> None:
     lines = sorted({s for line in lines if (s := speakable(line)) and normalise(s) not in held_out})
     rng.shuffle(lines)
     lines = lines[: args.limit]
-    rows = [("test" if i < TEST_SHARE * len(lines) else "train", line) for i, line in enumerate(lines)]
+    rows = [
+        ("test" if i < TEST_SHARE * len(lines) else "train", line) for i, line in enumerate(lines)
+    ]
     test_texts = {normalise(line) for split, line in rows if split == "test"}
-    rows += [("train", line) for line in grammar(len(lines) // 8) if normalise(line) not in test_texts]
+    rows += [
+        ("train", line) for line in grammar(len(lines) // 8) if normalise(line) not in test_texts
+    ]
     rng.shuffle(rows)
     british = [rng.random() < 0.25 for _ in rows]
     with Pool(2) as pool:
-        strings = pool.map(phonemes, [(line, b) for (_, line), b in zip(rows, british, strict=True)], 256)
+        strings = pool.map(
+            phonemes, [(line, b) for (_, line), b in zip(rows, british, strict=True)], 256
+        )
     counts: collections.Counter[str] = collections.Counter()
     kept = 0
     with open(args.out / "text.tsv", "w") as file:

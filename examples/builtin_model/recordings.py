@@ -1,9 +1,10 @@
-"""Step 5: the shipped example recordings and the fixed evaluation set, from never-trained voices and sentences.
+"""Step 5: the shipped examples and the fixed evaluation set, of never-trained voices and sentences.
 
     python recordings.py --held-out DIR --examples OUT --evaluation OUT
 
-`--held-out` is what `synthesise.py --held-out` wrote: clips that begin 0.2 s before the speech and end 0.4 s
-after it. The last 0.35 s hold a noise that the voice model makes after a sentence and are cut off.
+`--held-out` is what `synthesise.py --held-out` wrote: clips that begin 0.2 s before the speech and
+end 0.4 s after it. The last 0.35 s hold a noise that the voice model makes after a sentence and
+are cut off.
 """
 
 from __future__ import annotations
@@ -19,8 +20,12 @@ TAIL = 5_600
 EVALUATION_CLIPS = 40
 LONG_SECONDS = 120
 NAMES = {
-    "af_kore": "american_1", "af_sky": "american_2", "am_eric": "american_3", "am_puck": "american_4",
-    "bf_lily": "british_1", "bm_daniel": "british_2",
+    "af_kore": "american_1",
+    "af_sky": "american_2",
+    "am_eric": "american_3",
+    "am_puck": "american_4",
+    "bf_lily": "british_1",
+    "bm_daniel": "british_2",
 }
 
 
@@ -69,7 +74,9 @@ def main() -> None:
     voice, text, wave = next(c for c in long if c[0] == "bm_daniel")
     write(args.examples / "noisy.ogg", noisy(wave, 12))
     rows.append(("noisy.ogg", text))
-    rest = [c for c in clips if c[1] not in {t for _, t in rows} and all(c[1] not in t for _, t in rows)]
+    rest = [
+        c for c in clips if c[1] not in {t for _, t in rows} and all(c[1] not in t for _, t in rows)
+    ]
     picked, total = [], 0.0
     for clip in [c for c in rest if c[0] in ("bm_daniel", "af_sky")]:
         if total > LONG_SECONDS:

@@ -1,6 +1,7 @@
-"""Step 2, on the GPU: speech for the sentences, many at once, as shards that training picks up as they appear.
+"""Step 2, on the GPU: speech for the sentences, as shards that training picks up as they appear.
 
-    python synthesise.py --kokoro DIR --text text.tsv --voices voices.npz --out DIR --worker 0 --workers 2 --seconds 480
+    python synthesise.py --kokoro DIR --text text.tsv --voices voices.npz --out DIR --seconds 480 \
+        --worker 0 --workers 2
     python synthesise.py ... --held-out 260          # the never-trained voices and sentences, once
 
 `DIR` holds kokoro.int8.onnx and the unzipped `kokoro` wheel. Word and phone times come from the
@@ -34,7 +35,9 @@ class Voices:
         with np.load(path) as data:
             self.tables = {name: data[name].astype(np.float32) for name in data.files}
         self.rng = rng
-        english = [v for v in self.tables if v[:2] in ("af", "am", "bf", "bm") and v not in HELD_OUT]
+        english = [
+            v for v in self.tables if v[:2] in ("af", "am", "bf", "bm") and v not in HELD_OUT
+        ]
         self.english = {accent: [v for v in english if v[0] == accent] for accent in "ab"}
         self.foreign = [v for v in self.tables if v[0] not in "ab"]
 
@@ -42,7 +45,9 @@ class Voices:
         """(256,) style for a phoneme string of `length` letters."""
         row = min(length, 199) - 1
         kind = self.rng.random()
-        first = self.tables[self.rng.choice(self.english[accent if kind < 0.85 else self.rng.choice("ab")])][row]
+        first = self.tables[
+            self.rng.choice(self.english[accent if kind < 0.85 else self.rng.choice("ab")])
+        ][row]
         if kind < 0.30:
             return first
         if kind < 0.90:
@@ -60,8 +65,10 @@ def read_lines(path: Path, split: str) -> list[tuple[str, str, str]]:
     return [(r[1], r[2], r[3]) for r in rows if len(r) == 4 and r[0] == split]
 
 
-def label(phonemes: str, kept: list[str], durations: np.ndarray, words: str) -> dict[str, Any] | None:
-    """Phone track at 100 Hz, word ends and speech limits from durations (frames of 25 ms, end marks included)."""
+def label(
+    phonemes: str, kept: list[str], durations: np.ndarray, words: str
+) -> dict[str, Any] | None:
+    """Phone track at 100 Hz, word ends and limits, from durations (25 ms frames, end marks too)."""
     ends = np.cumsum(durations)
     track_ids = np.zeros(len(kept), np.int64)
     current, word_ends, last_phone_end, onset = 0, [], 0, None
@@ -91,9 +98,15 @@ def label(phonemes: str, kept: list[str], durations: np.ndarray, words: str) -> 
         return None
     units = np.concatenate([[0], track_ids, [0]])
     track = np.repeat(units, durations)  # 40 Hz
-    track = track[np.minimum(np.arange(int(len(track) * 2.5)) * 2 // 5, len(track) - 1)].astype(np.uint8)
-    return {"track": track, "onset": onset * 400, "offset": last_phone_end * 400,
-            "words": [(int(e) * 400, w) for e, w in zip(word_ends, text, strict=True)]}
+    track = track[np.minimum(np.arange(int(len(track) * 2.5)) * 2 // 5, len(track) - 1)].astype(
+        np.uint8
+    )
+    return {
+        "track": track,
+        "onset": onset * 400,
+        "offset": last_phone_end * 400,
+        "words": [(int(e) * 400, w) for e, w in zip(word_ends, text, strict=True)],
+    }
 
 
 def to_16k(audio: torch.Tensor) -> torch.Tensor:
@@ -104,12 +117,20 @@ def to_16k(audio: torch.Tensor) -> torch.Tensor:
     return torch.fft.irfft(spectrum[:, : size // 3 + 1], n=size * 2 // 3)[:, : n * 2 // 3] * (2 / 3)
 
 
-def speak(model: Any, vocab: dict[str, int], lines: list[tuple[str, str, str]], styles: np.ndarray,
-          speeds: np.ndarray, device: str) -> list[dict[str, Any]]:
+def speak(
+    model: Any,
+    vocab: dict[str, int],
+    lines: list[tuple[str, str, str]],
+    styles: np.ndarray,
+    speeds: np.ndarray,
+    device: str,
+) -> list[dict[str, Any]]:
     """Clips (see common.build_shard) of one batch of lines."""
     kept = [[c for c in line[1] if c in vocab] for line in lines]
     ids = [[vocab[c] for c in row] for row in kept]
-    audio, durations = synthesise(model, ids, torch.from_numpy(styles).to(device), torch.from_numpy(speeds).to(device))
+    audio, durations = synthesise(
+        model, ids, torch.from_numpy(styles).to(device), torch.from_numpy(speeds).to(device)
+    )
     audio = to_16k(audio.float()).cpu().numpy()
     durations = durations.cpu().numpy()
     clips = []
@@ -127,7 +148,9 @@ def speak(model: Any, vocab: dict[str, int], lines: list[tuple[str, str, str]], 
     return clips
 
 
-def batches(lines: list[tuple[str, str, str]], size: int, rng: random.Random) -> list[list[tuple[str, str, str]]]:
+def batches(
+    lines: list[tuple[str, str, str]], size: int, rng: random.Random
+) -> list[list[tuple[str, str, str]]]:
     """Lines of similar length together, the batches in random order."""
     ordered = sorted(lines, key=lambda line: len(line[1]))
     parts = [ordered[i : i + size] for i in range(0, len(ordered), size)]
@@ -135,14 +158,19 @@ def batches(lines: list[tuple[str, str, str]], size: int, rng: random.Random) ->
     return parts
 
 
-def held_out(model: Any, vocab: dict[str, int], voices: Voices, args: argparse.Namespace, device: str) -> None:
+def held_out(
+    model: Any, vocab: dict[str, int], voices: Voices, args: argparse.Namespace, device: str
+) -> None:
     """Write the never-trained test set as one shard and as Opus files with text.tsv."""
     import soundfile
 
     rng = random.Random(11)
     lines = [line for line in read_lines(args.text, "test") if 4 <= len(line[2].split()) <= 16]
     lines = lines[: args.held_out]
-    jobs = [(line, HELD_OUT[:4][i % 4] if line[0] == "a" else HELD_OUT[4:][i % 2]) for i, line in enumerate(lines)]
+    jobs = [
+        (line, HELD_OUT[:4][i % 4] if line[0] == "a" else HELD_OUT[4:][i % 2])
+        for i, line in enumerate(lines)
+    ]
     jobs.sort(key=lambda job: len(job[0][1]))
     clips, names = [], []
     for i in range(0, len(jobs), args.batch):
@@ -161,7 +189,9 @@ def held_out(model: Any, vocab: dict[str, int], voices: Voices, args: argparse.N
         for i, (clip, (voice, text)) in enumerate(zip(clips, names, strict=True)):
             name = f"{i:03d}_{voice}.ogg"
             wave = clip["audio"][max(0, clip["onset"] - 3_200) :]
-            soundfile.write(folder / name, wave.astype(np.float32) / 32768, 16_000, format="OGG", subtype="OPUS")
+            soundfile.write(
+                folder / name, wave.astype(np.float32) / 32768, 16_000, format="OGG", subtype="OPUS"
+            )
             print(name, text, sep="\t", file=file)
     print(f"held out: {len(clips)} clips", flush=True)
 
@@ -196,8 +226,12 @@ def main() -> None:
         return
     made, index, position = 0.0, len(list(args.out.glob(f"k{args.worker}_*.json"))), 0
     while time.time() - began < args.seconds:
-        lines = read_lines(args.text, "train")[args.worker :: args.workers]  # the file may have grown
-        chunk = [lines[(position + i) % len(lines)] for i in range(min(args.lines_per_shard, len(lines)))]
+        lines = read_lines(args.text, "train")[
+            args.worker :: args.workers
+        ]  # the file may have grown
+        chunk = [
+            lines[(position + i) % len(lines)] for i in range(min(args.lines_per_shard, len(lines)))
+        ]
         position += len(chunk)
         clips: list[dict[str, Any]] = []
         for part in batches(chunk, args.batch, rng):
@@ -210,7 +244,11 @@ def main() -> None:
         shard.save(args.out / f"k{args.worker}_{index:04d}")
         index += 1
         made += float(shard.length.sum()) / 16_000
-        print(f"worker {args.worker}: {index} shards, {made / 3600:.2f} h, {made / (time.time() - began):.0f} x real time", flush=True)
+        print(
+            f"worker {args.worker}: {index} shards, {made / 3600:.2f} h, "
+            f"{made / (time.time() - began):.0f} x real time",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

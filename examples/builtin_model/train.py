@@ -2,8 +2,8 @@
 
     python train.py --data DIR --tekken tekken.json --sets DIR --out DIR --seconds 840
 
-Every `--save-every` seconds the averaged weights are scored and OUT/last.pt is written; started again with
-the same OUT it goes on from there. `--start-from FOLDER` begins with exported weights instead.
+Every `--save-every` seconds the averaged weights are scored and OUT/last.pt is written; started
+again with the same OUT it goes on from there. `--start-from FOLDER` begins with exported weights.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from torch import Tensor
 
 
 def ramp(u: float, start: float, stop: float, a: float, b: float) -> float:
-    """a before `start`, b after `stop`, linear between."""
+    """A before `start`, b after `stop`, linear between."""
     x = min(1.0, max(0.0, (u - start) / (stop - start)))
     return a + (b - a) * x
 
 
 class Schedule:
-    """Every setting that changes, as a function of the share `u` of the training time that is over."""
+    """Every setting that changes, by the share `u` of the training time that is over."""
 
     def __init__(self, warm: bool) -> None:
         self.warm = warm
@@ -45,12 +45,18 @@ class Schedule:
     def rate(self, u: float) -> float:
         """Learning rate as a share of the peak."""
         up, hold = min(1.0, u / 0.02 + 0.01), 0.2 if self.warm else 0.35
-        return up if u < hold else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - hold) / (1 - hold)))
+        return (
+            up
+            if u < hold
+            else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - hold) / (1 - hold)))
+        )
 
     def encoder_alone(self, u: float) -> bool:
+        """Whether only the phone loss reaches the encoder."""
         return u < 0.07 and not self.warm
 
     def phones(self, u: float) -> float:
+        """Weight of the phone loss."""
         return ramp(u, 0.15, 0.8, 0.6 if self.warm else 1.0, 0.2)
 
     def forget(self, u: float) -> float:
@@ -60,12 +66,15 @@ class Schedule:
         return ramp(u, 0.4, 0.85, 0.30, 0.06)
 
     def pad(self, u: float) -> float:
+        """Weight of a position where a pad is due."""
         return ramp(u, 0.1 if self.warm else 0.3, 0.8, 0.3, 0.7)
 
     def strength(self, u: float) -> float:
+        """How rough the sound is at most."""
         return 1.0 if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
 
     def real(self, u: float) -> float:
+        """Share of recordings of people."""
         return 0.35 if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
 
 
@@ -74,24 +83,37 @@ def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -
     position = torch.arange(tokens.shape[1], device=tokens.device)[None]
     mine = position > LEFT_PAD + delays[:, None]
     draw = torch.rand(tokens.shape, generator=gen, device=tokens.device)
-    noise = torch.randint(N_SPECIAL, N_SPECIAL + 1_048, tokens.shape, generator=gen, device=tokens.device)
+    noise = torch.randint(
+        N_SPECIAL, N_SPECIAL + 1_048, tokens.shape, generator=gen, device=tokens.device
+    )
     other = torch.where(draw < 0.3 * share, noise, torch.full_like(tokens, PAD))
     return torch.where(mine & (draw < share), other, tokens)
 
 
-def losses(model: Trainee, mel: Tensor, labels: Tensor, plan: dict[str, Any], tokens: Tensor, schedule: Schedule,
-           u: float) -> tuple[Tensor, Tensor, Tensor]:
+def losses(
+    model: Trainee,
+    mel: Tensor,
+    labels: Tensor,
+    plan: dict[str, Any],
+    tokens: Tensor,
+    schedule: Schedule,
+    u: float,
+) -> tuple[Tensor, Tensor, Tensor]:
     """(total, text, phone) losses of a batch."""
     hidden = model.encode(mel)
     frame = torch.arange(labels.shape[1], device=labels.device)[None] * 320 - OFFSET
     heard = (frame >= 0) & (frame < plan["samples"][:, None]) & (labels < 255)
-    phone = F.cross_entropy(model.phones(hidden).float().flatten(0, 1), torch.where(heard, labels, -100).flatten())
+    phone = F.cross_entropy(
+        model.phones(hidden).float().flatten(0, 1), torch.where(heard, labels, -100).flatten()
+    )
     audio = model.adapt(hidden.detach() if schedule.encoder_alone(u) else hidden)
     logits = model.decode(tokens, audio, plan["delays"]).float()
     wanted = plan["targets"]
     asked = wanted >= 0
     weight = torch.where(wanted == PAD, schedule.pad(u), 1.0) * asked
-    ce = F.cross_entropy(logits.flatten(0, 1), wanted.clamp_min(0).flatten(), reduction="none").view_as(weight)
+    ce = F.cross_entropy(
+        logits.flatten(0, 1), wanted.clamp_min(0).flatten(), reduction="none"
+    ).view_as(weight)
     text = (ce * weight).sum() / weight.sum()
     z = (logits.logsumexp(-1).square() * asked).sum() / asked.sum()
     return text + schedule.phones(u) * phone + 1e-4 * z, text, phone
@@ -108,6 +130,7 @@ class Feeder(threading.Thread):
         self.stop = False
 
     def scan(self) -> None:
+        """Take what has appeared."""
         for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime):
             if path.stem in self.known:
                 continue
@@ -122,6 +145,7 @@ class Feeder(threading.Thread):
                 print(path.stem, file=file)
 
     def run(self) -> None:
+        """Scan every three seconds."""
         while not self.stop:
             self.scan()
             time.sleep(3)
@@ -142,7 +166,9 @@ class Run:
         if args.start_from is not None:
             from transformers import VoxtralRealtimeForConditionalGeneration
 
-            source = VoxtralRealtimeForConditionalGeneration.from_pretrained(args.start_from, dtype=torch.float32)
+            source = VoxtralRealtimeForConditionalGeneration.from_pretrained(
+                args.start_from, dtype=torch.float32
+            )
             self.model.voxtral.load_state_dict(source.state_dict())
         self.average = Average(self.model)
         self.optimisers = optimisers(self.model, args.lr)
@@ -157,18 +183,28 @@ class Run:
         self.schedule = Schedule(args.start_from is not None)
         self.bpe = Bpe(args.tekken)
         self.filters = mel_filters(device)
-        self.sets = {p.name: read_set(p, args.eval_limit) for p in sorted(args.sets.iterdir()) if (p / "text.tsv").exists()}
+        self.sets = {
+            p.name: read_set(p, args.eval_limit)
+            for p in sorted(args.sets.iterdir())
+            if (p / "text.tsv").exists()
+        }
         self.began = time.time()
 
     @property
     def u(self) -> float:
+        """Share of the training time that is over."""
         return (self.elapsed + time.time() - self.began) / self.args.seconds
 
     def save(self) -> None:
         """Write last.pt and the averaged weights as an exported model."""
         out = self.args.out
-        state = {"model": self.model.state_dict(), "average": self.average.values, "step": self.step,
-                 "optimisers": [o.state_dict() for o in self.optimisers], "elapsed": self.u * self.args.seconds}
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.values,
+            "step": self.step,
+            "optimisers": [o.state_dict() for o in self.optimisers],
+            "elapsed": self.u * self.args.seconds,
+        }
         torch.save(state, out / "last.tmp")
         (out / "last.tmp").rename(out / "last.pt")
         self.load_judge()
@@ -176,6 +212,7 @@ class Run:
 
     @torch.no_grad()
     def load_judge(self) -> None:
+        """Copy the average into the model that is scored."""
         for p, value in zip(self.judge.parameters(), self.average.values, strict=True):
             p.copy_(value)
 
@@ -188,7 +225,11 @@ class Run:
             for delay in delays:
                 began = time.time()
                 line, pairs = score(self.judge, self.filters, self.bpe, clips, delay)
-                print(f"  {name:20} {delay * 80:5} ms {line} ({time.time() - began:.1f} s)  e.g. {pairs[3][1][:70]!r}", flush=True)
+                print(
+                    f"  {name:20} {delay * 80:5} ms {line} ({time.time() - began:.1f} s)  "
+                    f"e.g. {pairs[3][1][:70]!r}",
+                    flush=True,
+                )
 
 
 def main() -> None:
@@ -196,11 +237,18 @@ def main() -> None:
     for name in ("--data", "--tekken", "--sets", "--out"):
         parser.add_argument(name, type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=840)
-    parser.add_argument("--deadline", type=float, default=None, help="Unix time: from the first step on, the time that is left replaces --seconds")
+    parser.add_argument(
+        "--deadline",
+        type=float,
+        default=None,
+        help="Unix time: from the first step on, the time that is left replaces --seconds",
+    )
     parser.add_argument("--save-every", type=float, default=90)
     parser.add_argument("--start-from", type=Path, default=None)
     parser.add_argument("--lr", type=float, default=2e-3)
-    parser.add_argument("--buckets", default="72x192,72x192,30x448", help="batch x positions, in turn")
+    parser.add_argument(
+        "--buckets", default="72x192,72x192,30x448", help="batch x positions, in turn"
+    )
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--capacity", type=float, default=8e9, help="samples that the bank holds")
     parser.add_argument("--shape", default="{}", help="JSON of common.Shape fields")
@@ -214,7 +262,11 @@ def main() -> None:
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.automatic_dynamic_shapes = False
     run = Run(args, device)
-    print(f"{sum(p.numel() for p in run.model.voxtral.parameters()) / 1e6:.3f} M parameters; at {run.u:.3f}", flush=True)
+    print(
+        f"{sum(p.numel() for p in run.model.voxtral.parameters()) / 1e6:.3f} M parameters; "
+        f"at {run.u:.3f}",
+        flush=True,
+    )
     if not args.eager:
         run.model.compile_layers()
     buckets = [Bucket(*map(int, b.split("x"))) for b in args.buckets.split(",")]
@@ -226,7 +278,14 @@ def main() -> None:
     feeder.start()
     real = multiprocessing.Value("d", run.schedule.real(run.u))
     plans = Plans(args.data, args.tekken, buckets, real, args.seed * 100 + run.step)
-    loader = iter(torch.utils.data.DataLoader(plans, batch_size=None, num_workers=args.workers, prefetch_factor=4 if args.workers else None))
+    loader = iter(
+        torch.utils.data.DataLoader(
+            plans,
+            batch_size=None,
+            num_workers=args.workers,
+            prefetch_factor=4 if args.workers else None,
+        )
+    )
     roughen = Roughen(device, max(b.length for b in buckets) * 1_280, args.seed)
     gen = torch.Generator(device=device).manual_seed(args.seed + run.step)
     train(run, loader, bank, roughen, gen, real)
@@ -236,7 +295,9 @@ def main() -> None:
     print(f"done after {run.step} steps", flush=True)
 
 
-def train(run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Generator, real: Any) -> None:
+def train(
+    run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Generator, real: Any
+) -> None:
     """Steps until the time is over."""
     device, schedule = run.device, run.schedule
     saved = noted = time.time()
@@ -273,8 +334,12 @@ def train(run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Genera
         if now - noted > 15:
             mean = (sums / count).tolist()
             rate = heard / (time.time() - noted)
-            print(f"u {u:.3f} step {run.step} text {mean[0]:.3f} phone {mean[1]:.3f} {rate:.0f} x real time, "
-                  f"{len(bank.base)} shards {bank.used / 57.6e6:.1f} h", flush=True)
+            print(
+                f"u {u:.3f} step {run.step} text {mean[0]:.3f} phone {mean[1]:.3f} "
+                f"{rate:.0f} x real time, "
+                f"{len(bank.base)} shards {bank.used / 57.6e6:.1f} h",
+                flush=True,
+            )
             noted, heard, count = time.time(), 0.0, 0
             sums.zero_()
         if now - saved > run.args.save_every:

@@ -12,6 +12,7 @@ from voxmlx.checkpoints.load import load_model
 from voxmlx.errors import CheckpointError, ConfigError
 
 WEIGHTS = tiny.internal_weights()
+WHISPER = "mm_streams_embeddings.embedding_module.whisper_encoder"
 Q_PROJ = "layers.1.attention.wq.weight"
 
 
@@ -90,16 +91,28 @@ def test_missing_tensor(native):
     )
 
 
-def test_missing_tensors(native):
+def test_missing_layer(native):
     def change(arrays):
         for name in [n for n in arrays if n.startswith("layers.1.")]:
             del arrays[name]
 
     rewrite(native, change)
 
+    assert message(native, ConfigError) == (
+        f"{native}/params.json: the decoder has 2 layers, the weights have 1"
+    )
+
+
+def test_missing_tensors(native):
+    def change(arrays):
+        for name in [n for n in arrays if "ffn_norm" in n]:
+            del arrays[name]
+
+    rewrite(native, change)
+
     assert message(native) == (
-        f"{native}/consolidated.safetensors: tensor 'layers.1.attention_norm.weight' (and 10 more) "
-        "is missing; download or convert the checkpoint again"
+        f"{native}/consolidated.safetensors: tensor '{WHISPER}.transformer.layers.0.ffn_norm."
+        "weight' (and 3 more) is missing; download or convert the checkpoint again"
     )
 
 
@@ -125,9 +138,8 @@ def test_a_bias_that_the_network_lacks(native):
 def test_more_layers_than_the_configuration_says(native):
     tiny.write_json(native / "params.json", {**tiny.params(), "n_layers": 1})
 
-    assert message(native) == (
-        f"{native}/consolidated.safetensors: tensor 'layers.1.attention_norm.weight' (and 10 more) "
-        "has no place in the network that the configuration describes"
+    assert message(native, ConfigError) == (
+        f"{native}/params.json: the decoder has 1 layers, the weights have 2"
     )
 
 

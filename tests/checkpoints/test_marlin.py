@@ -63,9 +63,7 @@ def test_numbers_are_exact(tmp_path, weights):
         for key in name.split(".")[:-1]:
             module = module[int(key)] if key.isdigit() else module[key]
         assert (module.bits, module.group_size, module.mode) == (4, 128, "affine")
-        got = mx.dequantize(
-            module.weight, module.scales, module.biases, group_size=128, bits=4
-        )
+        got = mx.dequantize(module.weight, module.scales, module.biases, group_size=128, bits=4)
         assert np.array_equal(np.array(got), expected), name
     assert mx.array_equal(
         model.encoder.layers[0].attention.q_proj.weight,

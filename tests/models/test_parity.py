@@ -93,9 +93,7 @@ def test_logits_along_the_reference_path(case, delay_ms):
 
 @pytest.mark.parametrize("delay_ms", DELAYS_MS)
 def test_ids_of_a_whole_transcription(case, delay_ms):
-    result = case.pipeline.generate(
-        case.audio, sample_rate=16000, transcription_delay_ms=delay_ms
-    )
+    result = case.pipeline.generate(case.audio, sample_rate=16000, transcription_delay_ms=delay_ms)
 
     # Greedy ids up to EOS; the reference's generate() stops one position before the audio ends.
     ids = case.expected[f"ids_{delay_ms}"].tolist()

@@ -92,9 +92,12 @@ def run_on_cluster(
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     try:
         n_gpus = int(ray.cluster_resources().get("GPU", 0))
-        n_nodes = sum(node["Alive"] for node in ray.nodes())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        n_cpus = 1
         if n_actors is None:
-            n_actors = max(1, n_gpus or n_nodes)
+            n_actors = max(1, n_gpus or len(nodes))
+            if not n_gpus:  # whole nodes, so that no two models share one
+                n_cpus = max(1, int(min(node.get("CPU", 1) for node in nodes)))
         rows = [dataclasses.asdict(item) for item in items]
         per_block = max(1, -(-len(rows) // (n_actors * BLOCKS_PER_ACTOR)))
         context = ray.data.DataContext.get_current()
@@ -105,9 +108,8 @@ def run_on_cluster(
             fn_constructor_args=(load, place, list(formats), options),
             batch_size=per_block,
             compute=ray.data.ActorPoolStrategy(size=n_actors),
-            num_cpus=1,
+            num_cpus=n_cpus,
             num_gpus=1 if n_gpus else 0,
-            ray_remote_args_fn=_spread,
         )
         for row in results.iter_rows():
             item = Item(row["name"], row["source"])
@@ -115,8 +117,3 @@ def run_on_cluster(
     finally:
         if started_here:
             ray.shutdown()
-
-
-def _spread() -> dict[str, Any]:
-    """Actors go to different nodes as long as there are any."""
-    return {"scheduling_strategy": "SPREAD"}

@@ -16,7 +16,8 @@ import mlx.core as mx
 
 from voxmlx.checkpoints.config_file import Section, read_json
 from voxmlx.checkpoints.files import TOKENIZER_FILE, local_choices
-from voxmlx.checkpoints.layout import Layout
+from voxmlx.checkpoints.layout import ConfigFormat, Layout
+from voxmlx.checkpoints.names import split_layer
 from voxmlx.checkpoints.registry import LAYOUTS, PACKINGS, PUBLISHED, detect_layouts
 from voxmlx.checkpoints.safetensors import LazyTensor, open_safetensors
 from voxmlx.config import ModelConfig, QuantizationConfig
@@ -73,8 +74,10 @@ def open_checkpoint(folder: Path) -> Checkpoint:
         values = read_json(config_path)
         layouts = detect_layouts(tensors)
         for layout in layouts:
-            if layout.config_format(values) is not None:
-                return _build(folder, layout, tensors, config_path, values)
+            config_format = layout.config_format(values)
+            if config_format is not None:
+                section = Section(values, str(config_path))
+                return _build(folder, layout, config_format, tensors, section)
         problem = problem or _describe_mismatch(weights[0], tensors, layouts, config_path, values)
     raise CheckpointError(problem)
 
@@ -113,26 +116,26 @@ def _describe_mismatch(
 
 def _model_type_note(values: Mapping[str, Any]) -> str:
     model_type = values.get("model_type")
-    return "" if model_type is None or model_type in PUBLISHED else f" (model_type {model_type!r})"
+    known = model_type is None or any(model_type == name for name in PUBLISHED)
+    return "" if known else f" (model_type {model_type!r})"
 
 
 def _build(
     folder: Path,
     layout: Layout,
+    config_format: ConfigFormat,
     tensors: Mapping[str, LazyTensor],
-    config_path: Path,
-    values: Mapping[str, Any],
+    section: Section,
 ) -> Checkpoint:
     names = _internal_names(layout, tensors)
     shapes = {inside: tensors[outside].spec.shape for inside, outside in names.items()}
-    config_format = layout.config_format(values)
-    assert config_format is not None  # the caller chose the layout by it
     try:
-        config = config_format.read(Section(values, str(config_path)), shapes)
-        quantization = _read_quantization(values, layout)
+        config = config_format.read(section, shapes)
+        quantization = _read_quantization(section.values, layout)
     except (ConfigError, ValueError) as error:
-        where = "" if str(config_path) in str(error) else f"{config_path}: "
+        where = "" if section.where in str(error) else f"{section.where}: "
         raise ConfigError(f"{where}{error}") from error
+    _check_layers(config, names, section.where)
     config = dataclasses.replace(config, quantization=quantization)
     arranged = {
         inside: layout.to_internal(tensors[outside], inside, config)
@@ -162,6 +165,18 @@ def _internal_names(layout: Layout, tensors: Mapping[str, LazyTensor]) -> dict[s
             f"{layout.model_type} in {layout.name} layout has none of that name"
         )
     return names
+
+
+def _check_layers(config: ModelConfig, names: Mapping[str, str], where: str) -> None:
+    for part, n_layers in (
+        ("encoder", config.encoder.n_layers),
+        ("decoder", config.decoder.n_layers),
+    ):
+        found = {split_layer(name)[1] for name in names if name.startswith(f"{part}.layers.")}
+        if len(found) != n_layers:
+            raise ConfigError(
+                f"{where}: the {part} has {n_layers} layers, the weights have {len(found)}"
+            )
 
 
 def and_more(names: list[str]) -> str:

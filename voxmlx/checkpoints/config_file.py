@@ -44,13 +44,13 @@ class Section:
     """
 
     def __init__(self, values: Mapping[str, Any], where: str):
-        self._values = values
+        self.values = values
         self.where = where
         self._unread = set(values)
 
     def __contains__(self, key: str) -> bool:
         """Whether the key is there and not null."""
-        return self._values.get(key) is not None
+        return self.values.get(key) is not None
 
     def section(self, key: str) -> Section:
         """The object under a key.
@@ -88,7 +88,7 @@ class Section:
             ConfigError: If it has another value.
         """
         self._unread.discard(key)
-        got = self._values.get(key)
+        got = self.values.get(key)
         if got is not None and got != value:
             raise ConfigError(f"{self.where}: {key!r} must be {value!r}, got {got!r}")
 
@@ -106,4 +106,4 @@ class Section:
         self._unread.discard(key)
         if key not in self:
             raise ConfigError(f"{self.where}: key {key!r} is missing")
-        return self._values[key]
+        return self.values[key]

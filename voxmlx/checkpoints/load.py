@@ -57,7 +57,7 @@ def load_model(
         CheckpointError: If the folder is no checkpoint, or a broken one.
     """
     checkpoint = open_checkpoint(Path(folder))
-    model = build_model(checkpoint.config)
+    model = build_network(checkpoint)
     settings = check_tensors(checkpoint, parameter_shapes(model))
     quantize_modules(model, settings)
     if dtype is None and checkpoint.layout.common_dtype is None:
@@ -84,6 +84,21 @@ def build_model(config: ModelConfig) -> nn.Module:
         known = ", ".join(MODELS)
         raise CheckpointError(f"model_type must be one of {known}, got {config.model_type!r}")
     return MODELS[config.model_type](config)
+
+
+def build_network(checkpoint: Checkpoint) -> nn.Module:
+    """:func:`build_model` for an open checkpoint.
+
+    Raises:
+        CheckpointError: If no network has the numbers of its configuration.
+    """
+    try:
+        return build_model(checkpoint.config)
+    except (OverflowError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{checkpoint.folder}: no network has the numbers of its configuration: {reason}"
+        ) from error
 
 
 def parameters(model: nn.Module) -> dict[str, mx.array]:

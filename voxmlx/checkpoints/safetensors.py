@@ -171,7 +171,7 @@ def _parse_entry(path: Path, name: str, entry: Any) -> tuple[TensorSpec, int, in
             f"{path}: the header entry of tensor {name!r} needs dtype, shape and data_offsets, "
             f"got {entry!r}"
         ) from error
-    if dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in DTYPES:
         raise CheckpointError(
             f"{path}: tensor {name!r} has type {dtype!r}; known types: {', '.join(DTYPES)}"
         )

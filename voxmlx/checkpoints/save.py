@@ -151,7 +151,8 @@ def config_values(
         settings: Setting of each quantised module, by internal path.
     """
     layout = published_layout(config)
-    assert layout.write_config is not None  # published layouts have one
+    if layout.write_config is None:
+        raise ValueError(f"{layout.name} layout is only read")
     values = layout.write_config(config)
     if settings:
         section = quantization_section(settings, layout)
