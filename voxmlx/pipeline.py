@@ -124,7 +124,7 @@ class Pipeline:
             rut_guard: Whether to stop long ruts of pads (:mod:`voxmlx.generation.rut_guard`).
             context_bias: Phrases to expect, such as names; they become likelier.
             keywords: The same under the name that servers use; both lists count.
-            bias_strength: How much likelier; 1 is the measured default.
+            bias_strength: Factor of how much likelier.
             kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
             kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or
                 ``hadamard``.

@@ -17,7 +17,7 @@ from voxmlx.words.characters import is_unspaced
 START_BOOST = 2.0
 """What the first token of a phrase gains where a word starts, in logits."""
 NEXT_BOOST = 4.0
-"""What each further token gains. Both were chosen with ``benchmarks/biasing.py``."""
+"""What each further token gains; ``benchmarks/biasing.py`` measures what both find and cost."""
 
 _PAD, _WORD, _TEXT = range(3)
 _SPACED, _BARE = range(2)

@@ -30,7 +30,7 @@ class StreamOptions:
         context_bias: Phrases to expect, such as names; they become likelier
             (:mod:`voxmlx.generation.bias`).
         keywords: The same under the name that servers use; both lists count.
-        bias_strength: How much likelier; 1 is the measured default.
+        bias_strength: Factor of how much likelier.
         kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
         kv_rotation: ``none``, ``planar``, ``iso`` or ``hadamard``: what spreads outliers before
             keys and values are rounded to ``kv_bits``.
