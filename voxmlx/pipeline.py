@@ -27,8 +27,13 @@ from voxmlx.types import Event, TextDelta, Transcription
 AudioSource = str | Path | bytes | BinaryIO | Any
 """A path, ``-`` for standard input, encoded bytes, a file object, or an array of samples."""
 
-FILE_ROWS = 150
-"""Positions (80 ms) that one encoder call takes of a file: 12 s, under the encoder's window."""
+def file_rows() -> int:
+    """Positions (80 ms) that one encoder call takes of a file.
+
+    GPUs want large products: 12 s, under the encoder's window. CPUs pay for each key that a query
+    may not see: 2 s (3.4 to 2.2 s of processor time for 12 s of audio, ``benchmarks/results.md``).
+    """
+    return 25 if mx.default_device().type == mx.cpu else 150
 
 
 class Pipeline:
@@ -77,7 +82,7 @@ class Pipeline:
             self.tokenizer,
             transcription_delay_ms=transcription_delay_ms,
             options=StreamOptions(**{"on_eos": "stop", "rut_guard": False, **options}),
-            encode_rows=FILE_ROWS,
+            encode_rows=file_rows(),
         )
 
     @overload
