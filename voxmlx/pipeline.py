@@ -27,6 +27,7 @@ from voxmlx.types import Event, TextDelta, Transcription
 AudioSource = str | Path | bytes | BinaryIO | Any
 """A path, ``-`` for standard input, encoded bytes, a file object, or an array of samples."""
 
+
 def file_rows() -> int:
     """Positions (80 ms) that one encoder call takes of a file.
 
