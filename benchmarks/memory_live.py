@@ -4,7 +4,7 @@
 
 Weights are random. Weights and rings of the whole network are really held; the rings are put where
 ``--minutes`` of audio would have brought them. What a step needs beside them is measured on a
-network of full width and two layers a stack, where a session that is two seconds behind catches up,
+network of full width and two layers a stack, where a session that is a second behind catches up,
 the largest piece of work it ever does, and re-anchors. Depth does not change it: layers run one
 after another.
 """
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--bits", type=int, default=4)
     parser.add_argument("--kv-bits", type=int)
     parser.add_argument("--minutes", type=float, default=15.0)
-    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--seconds", type=float, default=1.0)
     options = parser.parse_args()
     model, _, encoder, decoder = open_late(RELEASE, options.bits, options.kv_bits, options.minutes)
     parts = {

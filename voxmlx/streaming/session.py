@@ -37,8 +37,9 @@ from voxmlx.types import (
     WordEnd,
 )
 
-LIVE_ROWS = 25
-"""Positions (80 ms) that one encoder call takes at most in a live session: 2 s of lag."""
+LIVE_ROWS = 12
+"""Positions (80 ms) that one encoder call takes at most in a live session: 1 s of lag. That is 48
+rows of the encoder, enough to keep a GPU busy, and its ring needs room for no more."""
 
 UNHEARD_WARNING_S = 2.0
 """Audio after the model's own end of the stream that is worth a warning."""
