@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, rng = random.Random(options.seed), np.random.default_rng(options.seed)
-    engine = Engine(lambda: load(options.model), Limits(max_live=options.sessions + 1))
+    engine = Engine(lambda: load(options.model), Limits(max_live=2 * options.sessions + 8))
     engine.start()
     counts = Counts()
     turns: list = []
@@ -64,6 +64,7 @@ def main() -> None:
         if clock_s % REPORT_S == 0:
             line = {"minute": clock_s // 60, "resident_mb": round(resident_bytes() / 1e6, 1)}
             line |= {"device_mb": round(mx.get_active_memory() / 1e6, 1), "open": len(turns)}
+            line |= {"cache_mb": round(mx.get_cache_memory() / 1e6, 1)}
             line |= {"done": counts.done, "failed": counts.failed, "tokens": counts.tokens}
             print(json.dumps(line | {"wall_s": round(time.monotonic() - started)}), flush=True)
         while len(turns) < options.sessions and chance.random() < 0.5:

@@ -40,6 +40,8 @@ LIVE_POSITIONS = 25
 """Positions (80 ms) of one live turn that an encoder pass takes at most."""
 LIVE_PASSES = 4
 """Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
+CACHE_BYTES = 2 * 2**30
+"""Freed buffers that MLX may keep for reuse; without a limit they grow with every new shape."""
 
 _logger = logging.getLogger(__name__)
 
@@ -145,6 +147,7 @@ class Engine:
 
     def _serve(self) -> None:
         try:
+            mx.set_cache_limit(CACHE_BYTES)
             self._pipeline = self._load()
             self._open_pools(self._pipeline)
         except BaseException as error:  # told to start(), which raises it
