@@ -7,11 +7,12 @@ there is no second model here; whether it pays depends on what a pass and a posi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import mlx.core as mx
 
-MAX_POSITIONS = 32
+MAX_POSITIONS = 64
 """Most positions of a pass that adapts."""
 
 N_CONTEXT = 2
@@ -23,7 +24,7 @@ MAX_SEEN = 4096
 PROBE_EVERY = 16
 """Passes without a guess after which one is tried again."""
 
-FORGET = 0.95
+FORGET = 0.9
 """Weight of everything seen before a pass, against that pass."""
 
 
@@ -66,17 +67,16 @@ class Guesser:
         self._rest: list[int] = []
         self._history: list[int] = []
         self._seen: dict[tuple[int, ...], int] = {}
-        self._n_right, self._n_tried = 8.0, 10.0
+        self._n_tokens, self._n_positions = 2.3, 4.0  # running means of passes with guesses
         self._n_idle = 0
 
-    @property
-    def rate(self) -> float:
-        """Share of guesses that were right, of those that followed right ones."""
-        return min(0.99, self._n_right / self._n_tried)
-
     def expected(self, n: int) -> float:
-        """Tokens that a pass over ``n`` positions is expected to give."""
-        return (1 - self.rate**n) / (1 - self.rate)
+        """Tokens that a pass over ``n`` positions is expected to give.
+
+        A power of ``n``, because a wide pass also mends the guesses of the next one: the built-in
+        model gives 2.3, 5.8 and 12 tokens a pass over 4, 16 and 64 positions.
+        """
+        return n ** min(0.95, math.log(max(1.0, self._n_tokens)) / math.log(self._n_positions))
 
     @property
     def idle(self) -> bool:
@@ -107,9 +107,9 @@ class Guesser:
             self._history = [*self._history[-N_CONTEXT + 1 :], token]
         self._rest = list(rest) if n_guessed else self._rest[1:]
         self._n_idle = 0 if n_guessed else self._n_idle + 1
-        n_right = len(tokens) - 1
-        self._n_right = FORGET * self._n_right + n_right
-        self._n_tried = FORGET * self._n_tried + min(n_right + 1, n_guessed)
+        if n_guessed:
+            self._n_tokens += (1 - FORGET) * (len(tokens) - self._n_tokens)
+            self._n_positions += (1 - FORGET) * (n_guessed + 1 - self._n_positions)
 
 
 def best_width(
