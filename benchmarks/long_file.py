@@ -2,8 +2,8 @@
 
     python benchmarks/long_file.py MODEL --minutes 10 180
 
-Each length runs in a process of its own, on noise with pauses written as a 16-bit WAV file. Memory is
-that of the whole process, decoder of the file included, as the system counts it.
+Each length runs in a process of its own, on noise with pauses written as a 16-bit WAV file. Memory
+is that of the whole process, decoder of the file included, as the system counts it.
 """
 
 from __future__ import annotations

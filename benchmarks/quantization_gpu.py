@@ -28,11 +28,11 @@ from voxmlx.config import KVCacheConfig
 from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.step import DecodeState, decode_step
 from voxmlx.models.fuse import prepare_for_inference
+from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.quantization.modes import make_quantization
 from voxmlx.quantization.recipes import RECIPES, hlwq_recipe, uniform
 from voxmlx.quantization.rotated import quantize_modules
-from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx_convert.convert import Options, convert
 from voxmlx_convert.plan import Chooser
 

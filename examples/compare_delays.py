@@ -3,7 +3,7 @@
 # ///
 """Show what a longer delay buys: the same recording at four delays.
 
-    python examples/compare_delays.py AUDIO [MODEL]
+python examples/compare_delays.py AUDIO [MODEL]
 """
 
 import sys

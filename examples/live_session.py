@@ -3,7 +3,7 @@
 # ///
 """Feed a session piece by piece, as audio would come from a network or a device.
 
-    python examples/live_session.py AUDIO [MODEL]
+python examples/live_session.py AUDIO [MODEL]
 """
 
 import sys

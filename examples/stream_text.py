@@ -3,7 +3,7 @@
 # ///
 """Print text while a recording is still being decoded.
 
-    python examples/stream_text.py AUDIO [MODEL]
+python examples/stream_text.py AUDIO [MODEL]
 """
 
 import sys

@@ -3,7 +3,7 @@
 # ///
 """Transcribe one recording and print its words with their times.
 
-    python examples/transcribe_file.py AUDIO [MODEL]
+python examples/transcribe_file.py AUDIO [MODEL]
 """
 
 import sys

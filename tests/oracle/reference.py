@@ -220,7 +220,7 @@ def main() -> None:
         ids = {ms: fixture[f"ids_{ms}"].tolist() for ms in DELAYS_MS}
         distinct = {ms: len(set(i)) for ms, i in ids.items()}
         print(f"{path}: {path.stat().st_size / 1e3:.0f} kB; distinct ids {distinct}; ", end="")
-        print(f"EOS at {({ms: i.index(2) for ms, i in ids.items() if 2 in i})}")
+        print(f"EOS at { ({ms: i.index(2) for ms, i in ids.items() if 2 in i}) }")
 
 
 if __name__ == "__main__":

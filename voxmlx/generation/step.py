@@ -113,9 +113,7 @@ class StepProgram:
         n_new, capacity, n_read, window = sizes
         place = RingPlace(n_new, capacity, n_read, window, contiguous)
         store.buffers = {name: list(layers) for name, layers in buffers.items()}
-        cache: Any = _TracedCache(
-            store, ring_index(offset, place)
-        )
+        cache: Any = _TracedCache(store, ring_index(offset, place))
         logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
         return logits, store.buffers
 
