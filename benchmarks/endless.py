@@ -3,8 +3,8 @@
     python benchmarks/endless.py --hours 6 --model tiny
 
 The audio is synthetic and never repeats. Over five minutes a session does not need to re-anchor,
-and one that does at every chance must write the same ids; so must the two over half an hour, where
-one that never re-anchors is shown beside them. Every session runs in a process of its own.
+and one that does at every chance must write the same ids. Over half an hour two tokens may come so
+close that rounding decides. Every session runs in a process of its own.
 """
 
 from __future__ import annotations
