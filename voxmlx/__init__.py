@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SessionClosedError,
         VoxmlxError,
     )
+    from voxmlx.offline import OfflinePipeline
     from voxmlx.pipeline import Pipeline, load
     from voxmlx.streaming.session import StreamingSession
     from voxmlx.types import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "load": "pipeline",
+    "OfflinePipeline": "offline",
     "Pipeline": "pipeline",
     "StreamingSession": "streaming.session",
     **dict.fromkeys(
@@ -75,6 +77,7 @@ __all__ = [
     "Flushed",
     "HubError",
     "MissingExtraError",
+    "OfflinePipeline",
     "OutputError",
     "Pipeline",
     "Segment",
