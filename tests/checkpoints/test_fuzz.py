@@ -52,8 +52,9 @@ def test_any_value_of_any_key(tmp_path, layout):
     config = tiny.CONFIGS[layout]() | {"quantization": QUANTIZATION}
     folder = tiny.write_folder(tmp_path, layout, WEIGHTS)
     name = "params.json" if layout == "native" else "config.json"
+    rng = random.Random(0)
     for path in paths(config):
-        for value in VALUES:
+        for value in rng.sample(VALUES, 4):
             tiny.write_json(folder / name, replaced(config, path, value))
             check(folder)
 
@@ -82,7 +83,7 @@ def test_damaged_bytes(tmp_path):
     content = path.read_bytes()
     length = struct.unpack("<Q", content[:8])[0]
     rng = random.Random(0)
-    for _ in range(200):
+    for _ in range(100):
         damaged = bytearray(content)
         for _ in range(rng.randint(1, 4)):
             damaged[rng.randrange(8 + length)] = rng.randrange(256)

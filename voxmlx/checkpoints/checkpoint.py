@@ -211,6 +211,7 @@ def _internal_path(path: str, own: Callable[[str], str | None]) -> str | None:
 
 
 def _read_setting(values: Mapping[str, Any]) -> QuantizationConfig:
-    return make_quantization(
-        values.get("mode", "affine"), values.get("bits"), values.get("group_size")
-    )
+    mode = values.get("mode", "affine")
+    if not isinstance(mode, str):
+        raise ConfigError(f"'mode' of 'quantization' must be a string, got {mode!r}")
+    return make_quantization(mode, values.get("bits"), values.get("group_size"))

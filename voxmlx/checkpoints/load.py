@@ -94,7 +94,7 @@ def build_network(checkpoint: Checkpoint) -> nn.Module:
     """
     try:
         return build_model(checkpoint.config)
-    except (OverflowError, ValueError) as error:
+    except (ArithmeticError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(
             f"{checkpoint.folder}: no network has the numbers of its configuration: {reason}"
