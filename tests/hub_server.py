@@ -79,7 +79,6 @@ def point_client_at(server: HubServer, monkeypatch: Any, cache: Path) -> None:
         "HUGGINGFACE_CO_URL_TEMPLATE": template,
         "HF_HUB_CACHE": str(cache),
         "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_DISABLE_PROGRESS_BARS": True,
     }.items():
         monkeypatch.setattr(constants, name, value)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from voxmlx.checkpoints.hub import first_line, transport_errors
+from voxmlx.checkpoints.hub import bars_on_terminals_only, first_line, transport_errors
 from voxmlx.errors import HubError
 
 
@@ -31,9 +31,10 @@ def publish(folder: Path, repo: str, private: bool = False) -> str:
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repo, folder_path=folder, commit_message="Upload MLX weights"
-        )
+        with bars_on_terminals_only():
+            commit = api.upload_folder(
+                repo_id=repo, folder_path=folder, commit_message="Upload MLX weights"
+            )
     except HFValidationError as error:
         raise HubError(f"{repo!r}: not a valid repository name (owner/name)") from error
     except failures as error:

@@ -98,7 +98,16 @@ def test_interrupted_download_resumes(hub, release, monkeypatch):
     assert (folder / "model.safetensors").read_bytes() == release["model.safetensors"]
 
 
+def test_no_progress_bars_in_a_pipe(hub, release, capfd):
+    hub.repos[REPO] = release
+
+    resolve(REPO)
+
+    assert capfd.readouterr().err == ""
+
+
 def test_offline_uses_the_cache(hub, release, monkeypatch, caplog):
+    caplog.set_level("INFO")
     hub.repos[REPO] = release
     folder = resolve(REPO)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
@@ -109,12 +118,13 @@ def test_offline_uses_the_cache(hub, release, monkeypatch, caplog):
     assert f"{REPO}: using the copy in the cache" in caplog.text
 
 
-def test_hub_that_fails_uses_the_cache(hub, release):
+def test_hub_that_fails_uses_the_cache(hub, release, caplog):
     hub.repos[REPO] = release
     folder = resolve(REPO)
     hub.broken = True
 
     assert resolve(REPO) == folder
+    assert f"{REPO}: using the copy in the cache" in caplog.text
 
 
 def test_incomplete_copy_in_the_cache_is_not_used(hub, release, monkeypatch):

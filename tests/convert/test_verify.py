@@ -17,7 +17,7 @@ from voxmlx_convert.verify import (
     verify_conversion,
 )
 
-AUDIO = synthetic_speech(1.0)
+AUDIO = synthetic_speech(0.5)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_float_copy_is_exact(source, tmp_path):
 
     result = convert(str(source), tmp_path / "out", options).verification
 
-    assert result.n_tokens == len(AUDIO) // 1280 + 1 + 10 + 1
+    assert result.n_tokens == -(-len(AUDIO) // 1280) + 11
     assert result.max_error < 1e-4  # the order of sums may differ between runs of one network
     assert result.agreement == result.free_agreement == 1.0
     assert result.source_text == result.result_text
@@ -38,15 +38,15 @@ def test_float_copy_is_exact(source, tmp_path):
 
 def test_quantised_copies_are_ranked(source, tmp_path):
     errors = []
-    for bits in (8, 6, 4):
+    for bits in (8, 4):
         recipe = uniform(make_quantization(bits=bits, group_size=32))
         target = tmp_path / f"out{bits}"
         convert(str(source), target, Options(recipe=recipe))
         errors.append(verify_conversion(source, target, AUDIO))
 
     means = [result.mean_error / result.logit_std for result in errors]
-    assert 0 < means[0] < means[1] < means[2] < 0.5
-    assert 0 < errors[0].mean_kl < errors[1].mean_kl < errors[2].mean_kl
+    assert 0 < means[0] < means[1] < 0.5
+    assert 0 < errors[0].mean_kl < errors[1].mean_kl
     assert all(result.max_error > result.mean_error for result in errors)
 
 

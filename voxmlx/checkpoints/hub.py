@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import logging
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from voxmlx.checkpoints.files import (
@@ -63,13 +66,14 @@ def download(repo: str, revision: str | None = None) -> Path:
         HubError: If the repository holds no model, or cannot be reached and is not in the cache.
     """
     # Imported late: it takes longer than all of this package.
-    from huggingface_hub import HfApi, errors, snapshot_download
+    from huggingface_hub import HfApi, constants, errors, snapshot_download
 
     where = repo if revision is None else f"{repo} at {revision!r}"
     try:
         info = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT_S)
         wanted = files_to_download(file.rfilename for file in info.siblings or [])
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
+        with bars_on_terminals_only():
+            return Path(snapshot_download(repo, revision=revision, allow_patterns=wanted))
     except CheckpointError as error:
         raise HubError(f"{where}: {error}") from error
     except errors.HFValidationError as error:
@@ -79,7 +83,8 @@ def download(repo: str, revision: str | None = None) -> Path:
     except transport_errors() as error:
         cached = find_cached(repo, revision)
         if cached is not None:
-            logger.warning("%s: using the copy in the cache (%s)", where, first_line(error))
+            level = logging.INFO if constants.HF_HUB_OFFLINE else logging.WARNING
+            logger.log(level, "%s: using the copy in the cache (%s)", where, first_line(error))
             return cached
         raise HubError(
             f"{where}: not in the cache, and the download failed: {first_line(error)}"
@@ -99,6 +104,27 @@ def find_cached(repo: str, revision: str | None = None) -> Path | None:
     except (OSError, CheckpointError):
         return None
     return folder
+
+
+@contextmanager
+def bars_on_terminals_only() -> Iterator[None]:
+    """Keep the hub client's progress bars out of pipes and log files."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    decided = constants.HF_HUB_DISABLE_PROGRESS_BARS is not None  # by the user, in the environment
+    if sys.stderr.isatty() or decided or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 def transport_errors() -> tuple[type[Exception], ...]:
