@@ -44,7 +44,7 @@ def main() -> None:
     _, after = rest.split(END)
     fresh = before + START + "\n".join(map_lines()) + "\n\n" + END + after
     if "--check" in sys.argv:
-        sys.exit("" if fresh == page else "AGENTS.md is stale: run python scripts/map.py")
+        sys.exit(None if fresh == page else "AGENTS.md is stale: run python scripts/map.py")
     PAGE.write_text(fresh, encoding="utf-8")
 
 

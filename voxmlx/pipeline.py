@@ -155,6 +155,7 @@ class Pipeline:
             bias_strength=bias_strength,
             kv_bits=kv_bits,
             kv_rotation=kv_rotation,
+            keep_history=not stream,
         )
         events = transcribe_events(session, audio, sample_rate)
         if stream:
