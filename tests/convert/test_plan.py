@@ -8,6 +8,7 @@ from tests import tiny_checkpoints as tiny
 from voxmlx.checkpoints.checkpoint import open_checkpoint
 from voxmlx.checkpoints.load import load_model, parameters
 from voxmlx.checkpoints.save import write_checkpoint
+from voxmlx.errors import CheckpointError
 from voxmlx.quantization.modes import dequantize, make_quantization, quantize
 from voxmlx.quantization.recipes import is_quantizable, uniform
 from voxmlx_convert.plan import make_plan
@@ -144,6 +145,27 @@ def test_conditioning_that_a_source_packed_is_brought_back(tmp_path):
     assert mx.array_equal(got[f"{name}.weight"], back)
     up_proj = "decoder.layers.0.mlp.up_proj"
     assert np.array_equal(np.asarray(got[f"{up_proj}.weight"]), packed[f"{up_proj}.weight"])
+
+
+def test_matrix_that_a_mode_loses(tmp_path):
+    """The scales of nvfp4 end at 2**-9."""
+    weights = dict(WEIGHTS)
+    name = "decoder.layers.1.mlp.up_proj"
+    weights[f"{name}.weight"] = weights[f"{name}.weight"] * 0.005
+    source = tiny.write_folder(tmp_path / "source", "native", weights)
+    recipe = uniform(make_quantization("nvfp4"))
+
+    with pytest.raises(CheckpointError) as info:
+        run(source, tmp_path / "out", recipe=recipe)
+    assert str(info.value) == (
+        f"{source}: {name} is lost when stored as 4 bits, group 16, nvfp4: its numbers are too "
+        "small; choose another mode for it"
+    )
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_few_bits_are_allowed(source, tmp_path, bits):
+    run(source, tmp_path / "out", recipe=uniform(make_quantization(bits=bits, group_size=32)))
 
 
 def test_sizes_by_part(source, tmp_path):
