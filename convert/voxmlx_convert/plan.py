@@ -261,7 +261,7 @@ class _Converter:
         sample = {part: array[:SAMPLE_ROWS] for part, array in arrays.items()}
         expected = weight[:SAMPLE_ROWS].astype(mx.float32)
         error = mx.linalg.norm(dequantize(sample, setting, mx.float32) - expected)
-        if error.item() > MAX_ERROR * mx.linalg.norm(expected).item():
+        if mx.any(error > MAX_ERROR * mx.linalg.norm(expected)):
             raise CheckpointError(
                 f"{self._checkpoint.folder}: {path} is lost when stored as {describe(setting)}: "
                 "its numbers are too small; choose another mode for it"
