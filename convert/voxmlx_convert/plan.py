@@ -257,16 +257,15 @@ class _Converter:
     ) -> dict[str, mx.array]:
         if setting.mode == hlwq.MODE:
             return hlwq.pack(weight, setting.bits)
-        arrays = quantize(weight, setting, self.dtype)
-        sample = {part: array[:SAMPLE_ROWS] for part, array in arrays.items()}
-        expected = weight[:SAMPLE_ROWS].astype(mx.float32)
-        error = mx.linalg.norm(dequantize(sample, setting, mx.float32) - expected)
-        if mx.any(error > MAX_ERROR * mx.linalg.norm(expected)):
+        sample = weight[:SAMPLE_ROWS].astype(mx.float32)
+        packed = quantize(sample, setting, self.dtype)
+        error = mx.linalg.norm(dequantize(packed, setting, mx.float32) - sample)
+        if mx.any(error > MAX_ERROR * mx.linalg.norm(sample)):
             raise CheckpointError(
                 f"{self._checkpoint.folder}: {path} is lost when stored as {describe(setting)}: "
                 "its numbers are too small; choose another mode for it"
             )
-        return arrays
+        return quantize(weight, setting, self.dtype)
 
     def _outside(self, spec: TensorSpec, read: Callable[[], mx.array]) -> LazyTensor:
         tensor = LazyTensor(spec, self._checkpoint.folder, read)
