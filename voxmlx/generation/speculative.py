@@ -8,6 +8,7 @@ there is no second model here; whether it pays depends on what a pass and a posi
 from __future__ import annotations
 
 import math
+from array import array
 from collections.abc import Sequence
 
 import mlx.core as mx
@@ -15,11 +16,8 @@ import mlx.core as mx
 MAX_POSITIONS = 64
 """Most positions of a pass that adapts."""
 
-N_CONTEXT = 2
-"""Tokens that a remembered continuation looks back on."""
-
-MAX_SEEN = 4096
-"""Continuations to remember; then all are forgotten, as streams may be endless."""
+N_SEEN = 4093
+"""Continuations to remember: a prime, so that both tokens of a context choose the place."""
 
 PROBE_EVERY = 16
 """Passes without a guess after which one is tried again."""
@@ -53,6 +51,29 @@ def pass_overhead(n_places: int) -> float:
     return 80.0 if n_places == 1 else 40.0
 
 
+class Continuations:
+    """What last followed two tokens, in a table that never grows: newer contexts displace others.
+
+    ``-1`` stands for no token.
+    """
+
+    def __init__(self) -> None:
+        self._contexts = array("q", [-1]) * N_SEEN
+        self._tokens = array("i", [-1]) * N_SEEN
+
+    def get(self, first: int, second: int) -> int:
+        """The token that followed, or ``-1``."""
+        context = first << 32 | second
+        place = context % N_SEEN
+        return self._tokens[place] if self._contexts[place] == context else -1
+
+    def put(self, first: int, second: int, token: int) -> None:
+        """Remember a token behind two."""
+        context = first << 32 | second
+        self._contexts[context % N_SEEN] = context
+        self._tokens[context % N_SEEN] = token
+
+
 class Guesser:
     """Guesses one row's tokens.
 
@@ -65,8 +86,8 @@ class Guesser:
         self.fixed = positions
         self._pad = pad_id
         self._rest: list[int] = []
-        self._history: list[int] = []
-        self._seen: dict[tuple[int, ...], int] = {}
+        self._last = (-1, -1)
+        self._seen = Continuations()
         self._n_tokens, self._n_positions = 2.3, 4.0  # running means of passes with guesses
         self._n_idle = 0
 
@@ -86,9 +107,11 @@ class Guesser:
     def guess(self, n: int) -> list[int]:
         """Guess the next ``n`` tokens."""
         tokens = self._rest[: max(0, n)]
+        first, second = [*self._last, *tokens][-2:]
         while len(tokens) < n:
-            context = (self._history + tokens)[-N_CONTEXT:]
-            tokens.append(self._seen.get(tuple(context), self._pad))
+            token = self._seen.get(first, second) if first >= 0 else -1
+            first, second = second, token if token >= 0 else self._pad
+            tokens.append(second)
         return tokens
 
     def learn(self, tokens: Sequence[int], n_guessed: int, rest: Sequence[int]) -> None:
@@ -100,11 +123,10 @@ class Guesser:
             rest: Predictions for the positions after those tokens, made behind a wrong guess.
         """
         for token in tokens:
-            if len(self._seen) >= MAX_SEEN:
-                self._seen.clear()
-            if len(self._history) >= N_CONTEXT:
-                self._seen[tuple(self._history[-N_CONTEXT:])] = token
-            self._history = [*self._history[-N_CONTEXT + 1 :], token]
+            first, second = self._last
+            if first >= 0:
+                self._seen.put(first, second, token)
+            self._last = (second, token)
         self._rest = list(rest) if n_guessed else self._rest[1:]
         self._n_idle = 0 if n_guessed else self._n_idle + 1
         if n_guessed:

@@ -1,8 +1,8 @@
 """Everything a session wrote, in a form that may grow for days.
 
-Tokens and rounded log-probabilities are packed in compressed blocks, about 130 kB an hour. Words
-and segments are made again from them when somebody asks, by the same :class:`Transcript` that made
-the events.
+Tokens and, where they have text, their rounded log-probabilities are packed in compressed blocks,
+about 75 kB an hour of speech. Words and segments are made again from them when somebody asks, by
+the same :class:`Transcript` that made the events.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ _SMALLEST = -1e4
 """Smallest log-probability that is told from others; 16-bit floats reach further."""
 
 
-def rounded(token: GeneratedToken) -> GeneratedToken:
-    """The token with its log-probability as :class:`History` keeps it, to about three digits."""
-    logprob = float(np.float16(min(0.0, max(_SMALLEST, token.logprob))))
+def rounded(token: GeneratedToken, has_text: bool = True) -> GeneratedToken:
+    """The token as :class:`History` keeps it: its log-probability has about three digits.
+
+    That of a token without text is 0, as it says nothing about any word.
+    """
+    logprob = float(np.float16(min(0.0, max(_SMALLEST, token.logprob)))) if has_text else 0.0
     return GeneratedToken(token.index, token.id, logprob)
 
 

@@ -26,7 +26,7 @@ class StreamOptions:
         top_logprobs: With a number, every token gives a :class:`TokenScores` event with so many
             alternatives, 0 included; ``None`` gives no such events.
         keep_history: Whether tokens are kept for :meth:`StreamingSession.result` and ``tokens``,
-            at 130 kB an hour; without it, both are empty.
+            at 75 kB an hour; without it, both are empty.
         context_bias: Phrases to expect, such as names; they become likelier
             (:mod:`voxmlx.generation.bias`).
         keywords: The same under the name that servers use; both lists count.

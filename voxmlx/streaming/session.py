@@ -349,7 +349,7 @@ class StreamingSession:
         events: list[Event] = []
         if self._options.top_logprobs is not None:
             events.append(TokenScores(token.index, token.id, token.logprob, token.alternatives))
-        token = rounded(token)
+        token = rounded(token, bool(self._tokenizer.token_bytes(token.id)))
         self._history.add(token)
         events += self._transcript.add(token)
         return events + self._settle_flushes(token.index + 1)
