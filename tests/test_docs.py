@@ -97,3 +97,10 @@ def test_command_reference_is_fresh():
     assert made == (ROOT / "docs" / "commands.md").read_text(), (
         "docs/commands.md is stale; run python scripts/command_docs.py"
     )
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_example_installs_the_earlier_package_of_this_name(page):
+    for text in blocks(page, "bash"):
+        for name in re.findall(r"pip install .*?(voxmlx\S*)", text):
+            assert ">=0.1" in name, f"{name} may be 0.0.2, by somebody else"

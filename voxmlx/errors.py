@@ -56,7 +56,8 @@ class MissingExtraError(VoxmlxError, ImportError):
     """
 
     def __init__(self, feature: str, extra: str):
-        super().__init__(f'{feature} needs an optional part: pip install "voxmlx[{extra}]"')
+        needed = f'"voxmlx[{extra}]>=0.1"'  # below lies an earlier program of this name
+        super().__init__(f"{feature} needs an optional part: pip install {needed}")
         self.extra = extra
 
 

@@ -21,7 +21,7 @@ HAS_RAY = importlib.util.find_spec("ray") is not None
 @pytest.mark.skipif(HAS_RAY, reason="Ray is installed")
 def test_missing_ray_is_named(archive, tmp_path):
     items = find_items([str(archive)])
-    with pytest.raises(MissingExtraError, match=r'pip install "voxmlx\[ray\]"'):
+    with pytest.raises(MissingExtraError, match=r'pip install "voxmlx\[ray\]>='):
         list(run_on_cluster(items, load, str(tmp_path), ["txt"], address="local"))
 
 

@@ -6,6 +6,7 @@ from tests import tiny_checkpoints as tiny
 from voxmlx.checkpoints.checkpoint import open_checkpoint
 from voxmlx.quantization.modes import make_quantization
 from voxmlx.quantization.recipes import uniform
+from voxmlx.version import __version__
 from voxmlx_convert.model_card import CardFacts, render_card
 from voxmlx_convert.plan import make_plan
 from voxmlx_convert.verify import Verification
@@ -32,6 +33,7 @@ def test_card_of_a_quantised_repository(checkpoint):
     assert body.startswith("\n# me/voxtral-4bit\n")
     assert "mlx-audio reads this folder as well." in body
     assert 'load("me/voxtral-4bit")' in body
+    assert f'pip install "voxmlx>={__version__}"' in body
     assert f"```bash\n{COMMAND}\n```" in body
     assert "| embedding | 168,960 | 4 bits, group 32, affine | 0.000 | 6.00 |" in body
     assert "| 480 ms (default) | 8.72% |" in body

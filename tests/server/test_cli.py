@@ -32,7 +32,7 @@ def test_missing_extra_is_named(capsys, monkeypatch):
         importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
     )
     assert run(["serve", "--model", "tiny"]) == 1
-    assert 'pip install "voxmlx[server]"' in capsys.readouterr().err
+    assert 'pip install "voxmlx[server]>=' in capsys.readouterr().err
 
 
 def test_missing_model_is_told(capsys, tmp_path):
