@@ -5,12 +5,14 @@
 
 MODEL is a realtime model in floating point, a SET is anything that 'voxmlx eval' reads, and AUDIO
 is speech that is in no SET. For each way it measures the word error rate with its 95% bootstrap
-interval, bytes and bits a weight, and against float32, with the float model's own tokens placed:
-the divergence of the distributions, the logit error and how often the likeliest token is the same.
+interval, bytes and bits a weight, and against float32, with the float model's own tokens placed in
+every recording: the divergence of the distributions, the error of the log-probabilities and how
+often the likeliest token is the same.
 
-Packed weights are unpacked to float32 before they run, so the figures are those of the format and
-of no kernel, and a CPU without fast packed products can make them. Figures are the given model's: a
-small one has less to spare than a large one. Rows that the folder holds already are not made again.
+Packed weights, keys and values run as the float32 numbers that they stand for (``twins.py``), so
+the figures are those of the format and of no kernel, and a CPU can make them. Figures are the given
+model's: a small one has less to spare than a large one. Rows that the folder holds already are not
+made again.
 """
 
 from __future__ import annotations
@@ -21,24 +23,24 @@ import json
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.audio.decode import read_audio
+from benchmarks.twins import Batch, Twin, make_batches
 from voxmlx.cache.quantized import make_store
 from voxmlx.checkpoints.checkpoint import open_checkpoint
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import KVCacheConfig
 from voxmlx.evaluate.bootstrap import interval
-from voxmlx.evaluate.manifest import Utterance, read_manifest
-from voxmlx.evaluate.run import evaluate
+from voxmlx.evaluate.manifest import read_manifest
+from voxmlx.evaluate.run import make_record
 from voxmlx.kernels.hadamard import BLOCK
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.pipeline import Pipeline
 from voxmlx.quantization import hlwq, marlin
 from voxmlx.quantization.modes import ROTATED, dequantize, make_quantization, quantize
 from voxmlx.quantization.recipes import RECIPES, hlwq_recipe, uniform
@@ -48,8 +50,6 @@ from voxmlx_convert.calibration.layerwise import quantize_layerwise
 from voxmlx_convert.calibration.samples import (
     Sample,
     find_recordings,
-    logits,
-    make_sample,
     make_samples,
     read_windows,
 )
@@ -69,11 +69,13 @@ class Bench:
 
     folder: Path
     tokenizer: Tokenizer
-    utterances: list[Utterance]
-    samples: list[Sample]
-    references: list[np.ndarray]
+    batches: list[Batch]
     calibration: list[Sample]
     epochs: int
+    outputs: list[list[list[int]]] = dataclasses.field(default_factory=list)
+    """Ids that the float model writes, by batch and row."""
+    references: list[list[np.ndarray]] = dataclasses.field(default_factory=list)
+    """Its log-probabilities in their places."""
 
     def fresh(self) -> VoxtralRealtime:
         """The float model."""
@@ -178,7 +180,6 @@ def weight_rows(
         "HLWQ-5": hlwq_recipe(5),
     }
     rows: dict[str, tuple[Callable[[Bench], VoxtralRealtime], Chooser | None]] = {
-        "float": (Bench.fresh, None),
         **{name: (rounded(recipe), recipe) for name, recipe in recipes.items()},
         "Marlin int4 (decoder)": (marlin_weights, None),
         "int4 g64 GPTQ": (fitted(INT4), int4),
@@ -191,38 +192,45 @@ def weight_rows(
 
 
 def measure(bench: Bench, model: VoxtralRealtime, kv: KVCacheConfig | None = None) -> Row:
-    """One row of the table."""
+    """One row of the table. The first one measured is the float model, the reference of others."""
     started = time.perf_counter()
-    errors = _compare(bench, model, kv)
     prepare_for_inference(model)
-    options = {} if kv is None else {"kv_bits": kv.bits, "kv_rotation": kv.rotation}
-    result = evaluate(Pipeline(model, bench.tokenizer), bench.utterances, rows=8, **options)
-    wrong = [record.words.errors for record in result.records]
-    words = [record.words.reference for record in result.records]
+    twin = Twin(model, bench.tokenizer, kv)
+    is_reference = not bench.references
+    divergences, errors, same, wrong, words = [], [], [], [], []
+    for i, batch in enumerate(bench.batches):
+        audio = twin.embed(batch)
+        outputs = twin.transcribe(batch, audio)
+        if is_reference:
+            bench.outputs.append(outputs)
+            bench.references.append(list(twin.scores(batch, audio, outputs)))
+        texts = [bench.tokenizer.decode(ids).strip() for ids in outputs]
+        for utterance, text, seconds in zip(batch.utterances, texts, batch.seconds, strict=True):
+            record = make_record(utterance, text, None, seconds)
+            wrong.append(record.words.errors)
+            words.append(record.words.reference)
+        scores = twin.scores(batch, audio, bench.outputs[i])
+        for reference, ours in zip(bench.references[i], scores, strict=True):
+            divergences.append((np.exp(reference) * (reference - ours)).sum(-1))
+            errors.append(np.abs(reference - ours).mean(-1))
+            same.append(reference.argmax(-1) == ours.argmax(-1))
     low, high = interval(wrong, words)
-    rate = sum(wrong) / sum(words)
-    seconds = time.perf_counter() - started
-    return {**errors, "wer": rate, "low": low, "high": high, "words": sum(words), "s": seconds}
-
-
-def _compare(bench: Bench, model: VoxtralRealtime, kv: KVCacheConfig | None) -> Row:
-    """Distributions against the float model's, with its tokens placed."""
-    divergences, errors, same = [], [], []
-    for sample, reference in zip(bench.samples, bench.references, strict=True):
-        scores = logits(model, sample, kv)
-        ours = np.array(scores - mx.logsumexp(scores, axis=-1, keepdims=True))
-        divergences.append((np.exp(reference) * (reference - ours)).sum(-1))
-        errors.append(np.abs(reference - ours).mean(-1))
-        same.append(reference.argmax(-1) == ours.argmax(-1))
     return {
         "kl": float(np.concatenate(divergences).mean()),
         "logit_error": float(np.concatenate(errors).mean()),
         "agreement": float(np.concatenate(same).mean()),
+        "tokens": sum(map(len, divergences)),
+        "wer": sum(wrong) / sum(words),
+        "low": low,
+        "high": high,
+        "words": sum(words),
+        "recordings": len(wrong),
+        "s": time.perf_counter() - started,
     }
 
 
 def open_bench(arguments: argparse.Namespace) -> Bench:
-    """Data, the float model's tokens and its distributions."""
+    """Data, and the float model's tokens for the calibration."""
     loaded = load_model(arguments.model, mx.float32)
     tokenizer = Tokenizer.from_file(loaded.tokenizer_path)
     utterances = [
@@ -231,24 +239,13 @@ def open_bench(arguments: argparse.Namespace) -> Bench:
         for u in random.Random(0).sample(read_manifest(path), arguments.limit)
     ]
     recordings = find_recordings([Path(path) for path in arguments.calibrate])
+    random.Random(0).shuffle(recordings)
     windows = read_windows(recordings, arguments.calibrate_seconds, 8.0)
-    calibration = make_samples(loaded.model, tokenizer, windows)
-    pipeline = Pipeline(loaded.model, tokenizer)
-    samples, references = [], []
-    for utterance in utterances[:: max(1, len(utterances) // arguments.compared)]:
-        audio = read_audio(utterance.audio)
-        tokens = pipeline.generate(audio, sample_rate=16000).tokens
-        sample = make_sample(loaded.model, tokenizer, audio, tokens)
-        scores = logits(loaded.model, sample)
-        references.append(np.array(scores - mx.logsumexp(scores, axis=-1, keepdims=True)))
-        samples.append(sample)
     return Bench(
         Path(arguments.model),
         tokenizer,
-        utterances,
-        samples,
-        references,
-        calibration,
+        make_batches(loaded.model, utterances, arguments.rows),
+        make_samples(loaded.model, tokenizer, windows),
         arguments.epochs,
     )
 
@@ -264,19 +261,20 @@ def run(bench: Bench, arguments: argparse.Namespace) -> dict[str, Row]:
             path.write_text(json.dumps(rows, indent=1))
             print(name, json.dumps(rows[name]), flush=True)
 
+    def weights(name: str, maker: Callable[[Bench], VoxtralRealtime], recipe: Any) -> Row:
+        n_bytes, bits = _marlin_size(bench) if name.startswith("Marlin") else bench.size(recipe)
+        return {"bytes": n_bytes, "bits": bits, **measure(bench, maker(bench))}
+
+    reference = {"bytes": bench.size(None)[0], "bits": 16.0, **measure(bench, bench.fresh())}
+    keep("float", lambda: reference)
     for name, (maker, recipe) in weight_rows(arguments.distill).items():
-
-        def weights(maker: Any = maker, recipe: Any = recipe, name: str = name) -> Row:
-            n_bytes, bits = bench.size(recipe)
-            if name.startswith("Marlin"):
-                n_bytes, bits = _marlin_size(bench)
-            return {"bytes": n_bytes, "bits": bits, **measure(bench, maker(bench))}
-
-        keep(name, weights)
+        keep(name, partial(weights, name, maker, recipe))
     for bits in KV_BITS:
         for rotation in ROTATIONS:
-            kv = KVCacheConfig(bits, rotation)
-            keep(f"KV {bits} bits, {rotation}", lambda kv=kv: _kv_row(bench, kv))
+            keep(
+                f"KV {bits} bits, {rotation}",
+                partial(_kv_row, bench, KVCacheConfig(bits, rotation)),
+            )
     return rows
 
 
@@ -300,7 +298,7 @@ def _marlin_size(bench: Bench) -> tuple[int, float]:
 
 def markdown(rows: Mapping[str, Row]) -> str:
     """Both tables."""
-    head = "| {} | {} | bits | WER | 95% interval | KL, nats | mean logit error | same token |"
+    head = "| {} | {} | bits | WER | 95% interval | KL, nats | error, nats | same token |"
     lines = [head.format("weights", "MB"), "|---" * 8 + "|"]
     for name, row in rows.items():
         if name.startswith("KV 8 bits, none"):
@@ -321,7 +319,7 @@ def main() -> None:
     parser.add_argument("--calibrate", nargs="+", required=True)
     parser.add_argument("--calibrate-seconds", type=float, default=60.0)
     parser.add_argument("--limit", type=int, default=8, help="recordings of each set")
-    parser.add_argument("--compared", type=int, default=8, help="recordings for the logits")
+    parser.add_argument("--rows", type=int, default=16, help="recordings at a time")
     parser.add_argument("--distill", action="store_true", help="also learn scales and biases")
     parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--only", help="rows whose name has this in it")
@@ -329,7 +327,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output_dir.mkdir(parents=True, exist_ok=True)
     rows = run(open_bench(arguments), arguments)
-    (arguments.output_dir / "table.md").write_text(markdown(rows))
+    table = markdown(rows)
+    (arguments.output_dir / "table.md").write_text(table)
+    print(table)
 
 
 if __name__ == "__main__":

@@ -79,6 +79,11 @@ class QuantizedKVStore(KVStore):
         out = self._codec.mix(weights, self._stored("values", layer, index))
         return self._turn_back(out.reshape(B, n_queries, T, K))
 
+    def rounded(self, x: mx.array) -> mx.array:
+        """What vectors, ``(B, H, T, K)``, are read as once they are stored."""
+        codes = self._codec.encode(self._turn(x.astype(self.dtype)))
+        return self._turn_back(self._codec.decode(codes, self.dtype))
+
     def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
         """Turn one layer's keys by ``shift`` positions, ``(B,)``: decoded, turned, coded again."""
         names = self._codec.parts(self.dtype)

@@ -47,16 +47,7 @@ class JoinedLinear:
         if "scales" in arrays:
             if isinstance(first, RotatedLinear):
                 x = block_hadamard(x)
-            y = mx.quantized_matmul(
-                x,
-                arrays["weight"],
-                arrays["scales"],
-                arrays.get("biases"),
-                transpose=True,
-                group_size=first.group_size,
-                bits=first.bits,
-                mode=first.mode,
-            )
+            y = packed_product(x, arrays, first)
             return y if self._bias is None else y + self._bias
         if self._bias is None:
             return x @ arrays["weight"].T
@@ -86,10 +77,13 @@ def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Modu
 def unpack_from(dtype: mx.Dtype) -> int:
     """Rows from which unpacking pays: on CPUs, where MLX's packed products are not vectorised.
 
-    Half types win 2 to 50 times there; float32 runs into the reference BLAS either way, and on an
-    H200 packed kernels win at every number of rows (``benchmarks/results.md``).
+    Half types win 2 to 50 times there. Float32 wins 35 times with OpenBLAS and nothing with the
+    reference BLAS, if the unpacked matrix serves enough rows. On an H200 packed kernels win at
+    every number of rows (``benchmarks/results.md``).
     """
-    return 2 if mx.default_device().type == mx.cpu and dtype != mx.float32 else NEVER
+    if mx.default_device().type != mx.cpu:
+        return NEVER
+    return 64 if dtype == mx.float32 else 2
 
 
 def prepare_for_inference(model: nn.Module) -> None:
