@@ -86,3 +86,18 @@ def test_nothing_is_wider_than_the_model(dtype, change):
     caches = [*state.cache.store.buffers.values(), *encoder.cache.store.buffers.values()]
     assert {x.dtype for layers in caches for x in layers} == {dtype}
     assert {encoder.conv1_tail.dtype, encoder.conv2_tail.dtype} == {dtype}
+
+
+@pytest.mark.parametrize("offsets", [[0], [30, 25, 3]])
+def test_program_chooses_the_likeliest(traced, offsets):
+    model = tiny_realtime()
+    program = StepProgram(model)
+    one, other = states(model, offsets)
+    tokens = mx.zeros((len(offsets), 1), mx.int32)
+    for seed in range(4):
+        audio = mx.concatenate([random_audio(1, 9 * seed + row) for row in range(len(offsets))])
+        logits = decode_step(model, one, tokens, audio, 1)
+        tokens, logprobs = program.greedy(other, tokens, audio)
+        assert mx.array_equal(tokens, mx.argmax(logits, axis=-1))
+        expected = mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
+        assert mx.array_equal(logprobs, expected)

@@ -16,7 +16,7 @@ Letters: B rows, L layers, H key-value heads, T new positions, C capacity, K hea
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
@@ -44,6 +44,8 @@ class RingPlace:
         n_read: Slots read, the first ones.
         window: Keys a query may see.
         contiguous: Whether all rows write the same, unbroken run of slots.
+        in_place: Whether rings are changed in place, so that neither the slots read nor those
+            written fix a shape.
     """
 
     n_new: int
@@ -51,6 +53,7 @@ class RingPlace:
     n_read: int
     window: int
     contiguous: bool
+    in_place: bool = False
 
 
 def ring_index(offset: mx.array, place: RingPlace) -> RingIndex:
@@ -64,7 +67,15 @@ def ring_index(offset: mx.array, place: RingPlace) -> RingIndex:
     query = positions[:, :, None]
     mask = (held >= 0) & (held <= query) & (held > query - place.window)
     slots = positions % C
-    return RingIndex(offset, slots, slots[0, 0], mask[:, None], place.contiguous)
+    return RingIndex(
+        offset,
+        slots,
+        slots[0, 0],
+        mask[:, None],
+        place.contiguous,
+        in_place=place.in_place,
+        window=place.window,
+    )
 
 
 class RingKVCache:
@@ -129,6 +140,11 @@ class RingKVCache:
         contiguous = len(set(self.offsets)) == 1 and self.offsets[0] % C + n_new <= C
         return RingPlace(n_new, C, n_read, self.window, contiguous)
 
+    def place_in_place(self, n_new: int) -> RingPlace:
+        """The same as :meth:`place` for rings that are changed in place, with fewer shapes."""
+        place = self.place(n_new)
+        return replace(place, n_read=place.capacity, contiguous=False, in_place=True)
+
     def attend(
         self,
         layer: int,
@@ -152,6 +168,12 @@ class RingKVCache:
             ``(B, Hq, T, K)``.
         """
         return self.store.attend(layer, queries, keys, values, index, scale)
+
+    def attend_joined(
+        self, layer: int, qkv: mx.array, index: RingIndex, n_heads: int, rope_theta: float
+    ) -> mx.array:
+        """See :meth:`voxmlx.cache.store.KVStore.attend_joined`."""
+        return self.store.attend_joined(layer, qkv, index, n_heads, rope_theta)
 
     def reserve(self, n: int) -> None:
         """Make room for the first ``n`` positions at once, as far as the cache goes."""

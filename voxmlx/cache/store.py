@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
+
 
 @dataclass(frozen=True)
 class RingIndex:
@@ -27,6 +29,8 @@ class RingIndex:
         start: The first of these slots, where the slots up to it hold the positions in order, so
             that the mask is a plain causal one; ``None`` where that is not so. Known outside the
             device, it spares a copy of the mask and of the slots to read.
+        in_place: Whether the rings may be changed in place (:meth:`KVStore.attend_joined`).
+        window: Keys a query may see, its own included; known where ``in_place`` is.
     """
 
     offset: mx.array
@@ -35,6 +39,8 @@ class RingIndex:
     mask: mx.array
     contiguous: bool
     start: int | None = None
+    in_place: bool = False
+    window: int = 0
 
 
 class KVStore:
@@ -133,6 +139,41 @@ class KVStore:
             mask=index.mask,
         )
         return out.reshape(shape)
+
+    @property
+    def writes_in_place(self) -> bool:
+        """Whether :meth:`attend_joined` can be used on this device."""
+        return type(self) is KVStore and writes_in_place(self.dtype, self.head_dim)
+
+    def attend_joined(
+        self, layer: int, qkv: mx.array, index: RingIndex, n_heads: int, rope_theta: float
+    ) -> mx.array:
+        """Rotate, write and attend in few operations; changes the rings without a trace in a graph.
+
+        A later step must depend on the result of this one, or it may run first.
+
+        Args:
+            layer: Index of the layer.
+            qkv: Queries, keys and values of every position, ``(B * T, (Hq + 2 H) * K)``.
+            index: Slots and mask of the step.
+            n_heads: Query heads Hq.
+            rope_theta: Base of the rotary angles.
+
+        Returns:
+            ``(B * T, Hq * K)``.
+        """
+        keys, values = self.buffers["keys"][layer], self.buffers["values"][layer]
+        ring = (qkv.astype(self.dtype), keys, values, index.offset, n_heads, rope_theta)
+        if len(qkv) == len(keys):
+            return attend_one(*ring, index.window)
+        out = mx.fast.scaled_dot_product_attention(
+            rotate_and_write(*ring),
+            self.read("keys", layer, index),
+            self.read("values", layer, index),
+            scale=self.head_dim**-0.5,
+            mask=index.mask,
+        )
+        return out.transpose(0, 2, 1, 3).reshape(len(qkv), -1)
 
     def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
         """Turn one layer's keys by ``shift`` positions, ``(B,)``."""

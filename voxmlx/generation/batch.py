@@ -10,18 +10,18 @@ not wait for Python.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig
+from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, nested
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.slots import ROW_SIZES, Slots, round_up
 from voxmlx.generation.speculative import best_width, pass_overhead
-from voxmlx.generation.step import DecodeState, step_program
+from voxmlx.generation.step import DecodeState, replays, step_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 MAX_STEP = 64
@@ -30,16 +30,23 @@ MAX_STEP = 64
 STEP_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
 """Widths of a pass."""
 
+TRACED_STEP_SIZES = (1, 2, 4, 8, 16, 32, 64)
+"""Widths of a pass where each width is traced, and attention planned, once for each ring size."""
+
 CUDA_ROWS = 8
 """MLX's packed product of 4 rows takes twice the time of 8 on an H200 (``benchmarks/results.md``);
 2 to 7 rows are made 8."""
 
+BLOCK = 32
+"""Positions whose embeddings rows that go on together bring into one array."""
 
-def step_size(n: int, n_places: int) -> int:
-    """Width of a pass that holds ``n`` positions in each of ``n_places`` rows."""
-    if 1 < n * n_places < CUDA_ROWS and mx.cuda.is_available():
-        n = -(-CUDA_ROWS // n_places)
-    return round_up(n, STEP_SIZES)
+
+def step_sizes(n_places: int) -> tuple[int, ...]:
+    """Widths that a pass over ``n_places`` rows takes."""
+    sizes = TRACED_STEP_SIZES if replays() else STEP_SIZES
+    if mx.cuda.is_available():
+        return tuple(n for n in sizes if n == 1 or n * n_places >= CUDA_ROWS)
+    return sizes
 
 
 @dataclass(frozen=True)
@@ -55,10 +62,24 @@ class _Work:
 
 @dataclass(frozen=True)
 class _Pass:
-    """A pass under way; the rings do not count its positions yet."""
+    """A pass under way, its logits or what it chose; the rings do not count its positions yet."""
 
     work: list[_Work]
-    logits: mx.array
+    made: mx.array | Outputs
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Embeddings of rows that go on together; ``first`` is the position of each row's first."""
+
+    first: dict[int, int]
+    audio: mx.array
+
+    def column(self, work: Sequence[_Work], start: int) -> mx.array | None:
+        """Embeddings of the rows' next positions but ``start``, if they are all in one column."""
+        columns = {w.row.n_placed + start - self.first.get(w.key, 1 << 60) for w in work}
+        i = columns.pop()
+        return self.audio[:, i : i + 1] if not columns and 0 <= i < self.audio.shape[1] else None
 
 
 class BatchDecoder:
@@ -93,6 +114,7 @@ class BatchDecoder:
         self._state: DecodeState | None = None
         self._program = step_program(model)
         self._ahead: _Pass | None = None
+        self._block: _Block | None = None
 
     @property
     def n_rows(self) -> int:
@@ -154,9 +176,11 @@ class BatchDecoder:
                 return {}
             current = self._start(work)
         work = [w for w in current.work if self._rows.get(w.key) is w.row and not w.row.finished]
-        outputs = self._choose(current.logits, work)
-        mx.async_eval(*outputs)
-        if self._may_go_ahead(work, current.logits.shape[0]):
+        outputs = current.made
+        if not isinstance(outputs, Outputs):
+            outputs = self._choose(outputs, work)
+            mx.async_eval(*outputs)
+        if self._may_go_ahead(work, outputs.ids.shape[0]):
             self._count({w.key: 1 for w in work})
             self._ahead = self._go_ahead(work, outputs.ids)
         tokens, counts = self._settle(work, outputs)
@@ -181,8 +205,9 @@ class BatchDecoder:
     def _start(self, work: list[_Work]) -> _Pass:
         """Place every row's tokens and score them from the last known one on, ``(B, N, V)``."""
         B = self._slots.size
-        T = step_size(max(len(w.tokens) for w in work), B)
-        N = round_up(max(len(w.tokens) - w.first for w in work), STEP_SIZES)
+        sizes = step_sizes(B)
+        T = round_up(max(len(w.tokens) for w in work), sizes)
+        N = round_up(max(len(w.tokens) - w.first for w in work), sizes)
         tokens = [[0] * T for _ in range(B)]
         picks = [list(range(T - N, T))] * B
         for w in work:
@@ -215,11 +240,18 @@ class BatchDecoder:
 
     def _go_ahead(self, work: Sequence[_Work], ids: mx.array) -> _Pass:
         """Start the next pass on tokens, ``(B, 1)``, that are still on the device."""
-        tokens = ids.astype(mx.int32)
-        logits = self._program(self._decode_state(), tokens, self._audio(work, 1, 1), 1)
+        placed = (self._decode_state(), ids.astype(mx.int32), self._audio(work, 1, 1))
+        work = [_Work(w.slot, w.key, w.row, [0], 0) for w in work]
+        if all(w.row.plain for w in work):
+            outputs = Outputs(*self._program.greedy(*placed))
+            mx.async_eval(*outputs)
+            started = _Pass(work, outputs)
+        else:
+            logits = self._program(*placed, 1)
+            mx.async_eval(logits)
+            started = _Pass(work, logits)
         self._cache.rewind(1)
-        mx.async_eval(logits)
-        return _Pass([_Work(w.slot, w.key, w.row, [0], 0) for w in work], logits)
+        return started
 
     def _width(self, rows: Sequence[Row]) -> int:
         """Positions that the next pass tries in these rows."""
@@ -228,25 +260,37 @@ class BatchDecoder:
         if fixed or not guessers:
             return max(fixed, default=1)
         n_places = self._slots.size
-        return best_width(guessers, STEP_SIZES, n_places, pass_overhead(n_places))
+        return best_width(guessers, step_sizes(n_places), n_places, pass_overhead(n_places))
 
     def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
         """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""
+        if n == 1 and self._slots.size > 1:
+            if self._block is None or self._block.column(work, start) is None:
+                length = min(BLOCK, *(w.row.n_audio - start for w in work))
+                audio = self._gather(work, start, length, [length] * len(work))
+                self._block = _Block({w.key: w.row.n_placed + start for w in work}, audio)
+            column = self._block.column(work, start)
+            if column is not None:
+                return column
+        return self._gather(work, start, n, [len(w.tokens) for w in work])
+
+    def _gather(self, work: Sequence[_Work], start: int, n: int, counts: Sequence[int]) -> mx.array:
+        """Some embeddings of every row, filled up with zeros to ``n`` of them."""
         shape = (1, n, self._model.config.decoder.dim)
         rows = [mx.zeros(shape, self._model.dtype)] * self._slots.size
-        for w in work:
-            audio = w.row.audio(start, len(w.tokens))
+        for w, count in zip(work, counts, strict=True):
+            audio = w.row.audio(start, count)
             short = n - audio.shape[1]
             rows[w.slot] = mx.pad(audio, [(0, 0), (0, short), (0, 0)]) if short else audio
         return mx.concatenate(rows) if len(rows) > 1 else rows[0]
 
-    def _choose(self, logits: mx.array, work: Sequence[_Work]) -> _Outputs:
+    def _choose(self, logits: mx.array, work: Sequence[_Work]) -> Outputs:
         """Start computing what follows each scored position."""
         logits = logits.astype(mx.float32)
         drawn: dict[int, mx.array] = {}
         for w in work:
             if w.first == len(w.row.known) - 1:
-                logits = _add_biases(logits, w.slot, w.row.biases(w.tokens))
+                logits = add_biases(logits, w.slot, w.row.biases(w.tokens))
                 if w.row.samples:
                     drawn[w.slot] = w.row.draw(logits[w.slot, :1])
         ids = mx.argmax(logits, axis=-1)
@@ -256,14 +300,14 @@ class BatchDecoder:
         total = mx.logsumexp(logits, axis=-1)
         n = max((w.row.options.n_alternatives for w in work), default=0)
         if n == 0:
-            return _Outputs(ids, chosen - total)
-        return _Outputs(ids, chosen - total, *_likeliest(logits - total[..., None], n))
+            return Outputs(ids, chosen - total)
+        return Outputs(ids, chosen - total, *best_alternatives(logits - total[..., None], n))
 
     def _settle(
-        self, work: Sequence[_Work], outputs: _Outputs
+        self, work: Sequence[_Work], outputs: Outputs
     ) -> tuple[dict[int, list[GeneratedToken]], dict[int, int]]:
         """Read a pass from the device: new tokens of each row, and how many positions stay."""
-        all_ids, logprobs = _nested(outputs.ids), _nested(outputs.logprobs)
+        all_ids, logprobs = nested(outputs.ids), nested(outputs.logprobs)
         alternatives = outputs.alternatives()
         tokens: dict[int, list[GeneratedToken]] = {}
         counts: dict[int, int] = {}
@@ -299,59 +343,13 @@ class BatchDecoder:
             if shared is not None and len(known) > 1:
                 each = [self._conditioning[any_delay if n is None else n] for n in delays]
                 shared = mx.stack([x for x in each if x is not None], axis=1)
-            if shared is not None:
-                mx.eval(shared)
-            self._state = DecodeState(self._cache, shared)
+            layers = None if shared is None else list(shared)
+            if layers is not None:
+                mx.eval(layers)
+            self._state = DecodeState(self._cache, layers)
         return self._state
 
     def _resize(self, slots: list[int | None]) -> None:
         """Keep the rows in ``slots``, in this order; ``None`` is a free place."""
         self._cache.take_rows(slots)
-        self._state = None
-
-
-@dataclass(frozen=True)
-class _Outputs:
-    """What follows each scored position, on the device: ``(B, N)``, or ``(B, N, n)``."""
-
-    ids: mx.array
-    logprobs: mx.array
-    best_ids: mx.array | None = None
-    best_logprobs: mx.array | None = None
-
-    def __iter__(self) -> Iterator[mx.array]:
-        """The arrays."""
-        arrays = (self.ids, self.logprobs, self.best_ids, self.best_logprobs)
-        return (x for x in arrays if x is not None)
-
-    def alternatives(self) -> list[list[list[tuple[int, float]]]]:
-        """Likeliest ids with their log-probabilities, by row and position; empty if none."""
-        if self.best_ids is None or self.best_logprobs is None:
-            return []
-        return [
-            [list(zip(*place, strict=True)) for place in zip(*row, strict=True)]
-            for row in zip(_nested(self.best_ids), _nested(self.best_logprobs), strict=True)
-        ]
-
-
-def _nested(x: mx.array) -> Any:
-    """Nested lists of numbers; how deep they are is known to the caller only."""
-    return x.tolist()
-
-
-def _likeliest(logprobs: mx.array, n: int) -> tuple[mx.array, mx.array]:
-    """The ``n`` likeliest ids and their values, ``(B, N, V) -> (B, N, n)`` twice, best first."""
-    n = min(n, logprobs.shape[-1])
-    ids = mx.argpartition(-logprobs, n - 1, axis=-1)[..., :n]
-    values = mx.take_along_axis(logprobs, ids, axis=-1)
-    order = mx.argsort(-values, axis=-1)
-    return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(values, order, axis=-1)
-
-
-def _add_biases(logits: mx.array, slot: int, biases: list[dict[int, float]]) -> mx.array:
-    """Add the rules' biases to one row's scored positions."""
-    entries = [(j, i, value) for j, bias in enumerate(biases) for i, value in bias.items()]
-    if not entries:
-        return logits
-    positions, ids, values = (mx.array(column) for column in zip(*entries, strict=True))
-    return logits.at[slot, positions, ids].add(values)
+        self._state = self._block = None

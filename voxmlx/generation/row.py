@@ -95,24 +95,30 @@ class Row:
         self._eos = ids.eos
         self._states = initial_states(options.rules)
         self._audio: list[mx.array] = []
-        self._n_audio = 0
+        self.n_audio = 0  # embeddings that wait
+        self.n_placed = 0  # positions that are done
         self._n_dropped = 0  # of the first array
 
     @property
     def n_ready(self) -> int:
         """Tokens that the embeddings at hand allow to decode."""
-        return 0 if self.finished else max(0, self._n_audio - len(self.known) + 1)
+        return 0 if self.finished else max(0, self.n_audio - len(self.known) + 1)
 
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn, which leaves nothing to guess."""
         return self.options.temperature > 0
 
+    @property
+    def plain(self) -> bool:
+        """Whether the likeliest token is taken and nothing else is asked."""
+        return not (self.samples or self.options.rules or self.options.n_alternatives)
+
     def add(self, audio: mx.array) -> None:
         """Queue embeddings of the next positions, ``(1, n, D)``."""
         if audio.shape[1] and not self.finished:
             self._audio.append(audio)
-            self._n_audio += audio.shape[1]
+            self.n_audio += audio.shape[1]
 
     def plan(self, width: int, max_positions: int, max_tokens: int | None) -> list[int]:
         """Tokens to place in the next pass: known ones, then guesses.
@@ -124,7 +130,7 @@ class Row:
         """
         n = width if self.guesser.fixed is None else self.guesser.fixed
         n_guess = 0 if self.samples else n - 1
-        n_guess = min(n_guess, self._n_audio - len(self.known))
+        n_guess = min(n_guess, self.n_audio - len(self.known))
         if max_tokens is not None:
             n_guess = min(n_guess, max_tokens - 1)
         return (self.known + self.guesser.guess(n_guess))[:max_positions]
@@ -196,9 +202,10 @@ class Row:
     def _drop(self, n: int) -> None:
         """Forget the oldest ``n`` embeddings."""
         if self.finished:
-            self._audio, self._n_audio, self._n_dropped = [], 0, 0
+            self._audio, self.n_audio, self._n_dropped = [], 0, 0
             return
-        self._n_audio -= n
+        self.n_audio -= n
+        self.n_placed += n
         self._n_dropped += n
         while self._audio and self._audio[0].shape[1] <= self._n_dropped:
             self._n_dropped -= self._audio.pop(0).shape[1]

@@ -3,12 +3,13 @@
 Plain, parallel and batched decoding differ in which tokens they place and which logits they keep;
 all of them run :func:`decode_step`. On a GPU the step is traced once for each shape
 (:class:`StepProgram`) and then replayed without Python; rings are inputs and outputs of the trace,
-so they are written in place.
+so they are written in place. On CUDA the kernels of :mod:`voxmlx.kernels.decode` write them.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ import mlx.core as mx
 
 from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
 from voxmlx.cache.store import KVStore, RingIndex
+from voxmlx.models.decoder import Conditioning
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 
@@ -25,11 +27,11 @@ class DecodeState:
 
     Attributes:
         cache: Keys and values, one ring per layer.
-        conditioning: What ``Decoder.conditioning`` gave for the rows' delay.
+        conditioning: What ``Decoder.conditioning`` gave for the rows' delay, whole or by layers.
     """
 
     cache: RingKVCache
-    conditioning: mx.array | None
+    conditioning: Conditioning
 
 
 def decode_step(
@@ -77,13 +79,48 @@ class StepProgram:
     def __call__(
         self, state: DecodeState, tokens: mx.array, audio: mx.array, n_logits: int | mx.array
     ) -> mx.array:
-        """As :func:`decode_step` for the model at hand."""
+        """As :func:`decode_step` for the model at hand.
+
+        On CUDA the rings are changed in place: a step must depend on the results of the one before,
+        through its tokens or because those were read, or it may run first.
+        """
         if not replays():
             return decode_step(self._model, state, tokens, audio, n_logits)
+        (logits,) = self._run(state, tokens, audio, n_logits, choose=False)
+        return logits
+
+    def greedy(
+        self, state: DecodeState, tokens: mx.array, audio: mx.array
+    ) -> tuple[mx.array, mx.array]:
+        """Run one position of every row and choose the likeliest tokens.
+
+        Args:
+            state: Advanced by one position.
+            tokens: Ids placed at the positions, ``(B, 1)`` int32; they may still be on their way.
+            audio: Audio embeddings of the positions, ``(B, 1, D)``.
+
+        Returns:
+            Ids, ``(B, 1)`` int32, and their log-probabilities, ``(B, 1)`` float32.
+        """
+        if not replays():
+            return likeliest(decode_step(self._model, state, tokens, audio, 1))
+        ids, logprobs = self._run(state, tokens, audio, 1, choose=True)
+        return ids, logprobs
+
+    def _run(
+        self,
+        state: DecodeState,
+        tokens: mx.array,
+        audio: mx.array,
+        n_logits: int | mx.array,
+        choose: bool,
+    ) -> Sequence[mx.array]:
         cache = state.cache
-        place = cache.place(tokens.shape[1])
+        n_new = tokens.shape[1]
+        in_place = cache.store.writes_in_place
+        place = cache.place_in_place(n_new) if in_place else cache.place(n_new)
         self._store = cache.store
-        logits, cache.store.buffers = self._traced(
+        outputs, changed = self._traced(
             tokens,
             audio,
             mx.array(cache.offsets, dtype=mx.int32),
@@ -92,30 +129,43 @@ class StepProgram:
             cache.store.buffers,
             *(place.n_new, place.capacity, place.n_read, place.window),
             contiguous=place.contiguous,
+            in_place=in_place,
+            choose=choose,
         )
-        cache.advance(place.n_new)
-        return logits
+        cache.store.buffers.update(changed)
+        cache.advance(n_new)
+        return outputs
 
     def _trace(
         self,
         tokens: mx.array,
         audio: mx.array,
         offset: mx.array,
-        conditioning: mx.array | None,
+        conditioning: Conditioning,
         n_logits: int | mx.array,
         buffers: dict[str, list[mx.array]],
         *sizes: int,
         contiguous: bool,
-    ) -> tuple[mx.array, dict[str, list[mx.array]]]:
+        in_place: bool,
+        choose: bool,
+    ) -> tuple[Sequence[mx.array], dict[str, list[mx.array]]]:
         store = copy.copy(self._store)
         if store is None:
             raise RuntimeError("a trace without a cache")
         n_new, capacity, n_read, window = sizes
-        place = RingPlace(n_new, capacity, n_read, window, contiguous)
+        place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
         store.buffers = {name: list(layers) for name, layers in buffers.items()}
         cache: Any = _TracedCache(store, ring_index(offset, place))
         logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
-        return logits, store.buffers
+        outputs = likeliest(logits) if choose else (logits,)
+        return outputs, {} if in_place else store.buffers
+
+
+def likeliest(logits: mx.array) -> tuple[mx.array, mx.array]:
+    """The likeliest ids, int32, and their log-probabilities, float32, ``(..., V) -> (...)``."""
+    logits = logits.astype(mx.float32)
+    ids = mx.argmax(logits, axis=-1)
+    return ids.astype(mx.int32), mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
 
 
 def replays() -> bool:
@@ -129,6 +179,7 @@ class _TracedCache:
     def __init__(self, store: KVStore, index: RingIndex):
         self._index = index
         self.attend = store.attend
+        self.attend_joined = store.attend_joined
 
     def prepare(self, n_new: int) -> RingIndex:
         return self._index

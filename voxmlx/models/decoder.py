@@ -7,6 +7,7 @@ of the conditioning: ``modeling_voxtral_realtime.py`` of Transformers 5.23.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -16,11 +17,15 @@ from voxmlx.cache.quantized import make_store
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import DecoderConfig, KVCacheConfig
+from voxmlx.kernels.decode import add_norm
 from voxmlx.models.fuse import UNPACKED
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
 """Longest period of the delay's sinusoids, in tokens (over 2 pi)."""
+
+Conditioning = mx.array | Sequence[mx.array] | None
+"""Weights of every layer's feed-forward norm; see :meth:`Decoder.__call__`."""
 
 
 def time_embedding(n_delay: int, dim: int) -> mx.array:
@@ -60,20 +65,31 @@ class DecoderLayer(nn.Module):
     def __call__(
         self,
         x: mx.array,
+        normed: mx.array,
         cache: RingKVCache,
         layer: int,
         index: RingIndex,
         ffn_weight: mx.array | None,
-    ) -> mx.array:
-        """Map ``(B * T, D)`` rows; ``ffn_weight``, ``(D,)`` or a row each, replaces the norm's."""
-        x = x + self.attention(self.attention_norm(x), cache, layer, index)
-        if ffn_weight is None:
-            y = self.ffn_norm(x)
-        elif ffn_weight.ndim == 1:
-            y = mx.fast.rms_norm(x, ffn_weight, self.ffn_norm.eps)
-        else:
-            y = mx.fast.rms_norm(x, None, self.ffn_norm.eps) * ffn_weight
-        return x + self.mlp(y)
+        next_norm: nn.RMSNorm,
+    ) -> tuple[mx.array, mx.array]:
+        """Run the layer; a sum and the norm after it are one operation on some devices.
+
+        Args:
+            x: ``(B * T, D)`` rows.
+            normed: The same after this layer's first norm.
+            cache: Keys and values so far.
+            layer: Index of this layer.
+            index: Slots and mask of the step.
+            ffn_weight: Replaces the second norm's weight: ``(D,)``, or a row each.
+            next_norm: The norm that follows the layer.
+
+        Returns:
+            The rows, and the same after ``next_norm``.
+        """
+        y = self.attention(normed, cache, layer, index)
+        weight = self.ffn_norm.weight if ffn_weight is None else ffn_weight
+        x, normed = add_norm(x, y, weight, self.ffn_norm.eps)
+        return add_norm(x, self.mlp(normed), next_norm.weight, next_norm.eps)
 
 
 class Decoder(nn.Module):
@@ -136,14 +152,15 @@ class Decoder(nn.Module):
         return mx.concatenate(weights).astype(self.dtype)
 
     def __call__(
-        self, x: mx.array, cache: RingKVCache, conditioning: mx.array | None = None
+        self, x: mx.array, cache: RingKVCache, conditioning: Conditioning = None
     ) -> mx.array:
         """Run the next positions of every row.
 
         Args:
             x: Input embeddings, ``(B, T, D)``.
             cache: Keys and values so far; advanced by T.
-            conditioning: ``(layers, D)`` for all rows alike, or ``(layers, B, D)``.
+            conditioning: ``(layers, D)`` for all rows alike, or ``(layers, B, D)``; or a list of
+                the layers' parts, which spares the taking apart.
 
         Returns:
             Normalised hidden states, ``(B, T, D)``; :meth:`logits` maps them to the vocabulary.
@@ -151,13 +168,17 @@ class Decoder(nn.Module):
         B, T, D = x.shape
         index = cache.prepare(T)
         x = x.astype(self.dtype).reshape(B * T, D)
-        weights = [None] * len(self.layers) if conditioning is None else list(conditioning)
+        weights: list[mx.array | None] = [None] * len(self.layers)
+        if conditioning is not None:
+            weights = list(conditioning)
+        norms = [*(layer.attention_norm for layer in self.layers), self.norm]
+        normed = norms[0](x)
         for i, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
-            if weight is not None and weight.ndim == 2:
+            if weight is not None and weight.ndim == 2 and T > 1:
                 weight = mx.repeat(weight, T, axis=0)
-            x = layer(x, cache, i, index, weight)
+            x, normed = layer(x, normed, cache, i, index, weight, norms[i + 1])
         cache.advance(T)
-        return self.norm(x).reshape(B, T, D)
+        return normed.reshape(B, T, D)
 
     def logits(self, hidden: mx.array) -> mx.array:
         """Scores of the next token, ``(B, T, D) -> (B, T, vocab)``."""

@@ -14,6 +14,7 @@ import mlx.nn as nn
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
+from voxmlx.kernels.decode import gated
 from voxmlx.models.fuse import JoinedLinear, can_join, linear
 
 
@@ -106,6 +107,10 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, cache: RingKVCache, layer: int, index: RingIndex) -> mx.array:
         """Attend ``(B * T, D)`` rows to the window that ``cache`` holds; same shape out."""
+        if index.in_place and self._qkv is not None:
+            qkv = self._qkv(x)
+            joined = cache.attend_joined(layer, qkv, index, self.n_heads, self.rope_theta)
+            return linear(self.o_proj, joined)
         B, T = index.slots.shape
         H, n_rotated = self.n_heads, self.n_heads + self.n_kv_heads
 
@@ -157,9 +162,8 @@ class SwiGLU(nn.Module):
         """Map rows, ``(n, D) -> (n, D)``."""
         if self._gate_up is None:
             gate, up = linear(self.gate_proj, x), linear(self.up_proj, x)
-        else:
-            gate, up = mx.split(self._gate_up(x), 2, axis=-1)
-        return linear(self.down_proj, nn.silu(gate) * up)
+            return linear(self.down_proj, nn.silu(gate) * up)
+        return linear(self.down_proj, gated(self._gate_up(x)))
 
     def fuse(self) -> list[nn.Module]:
         """Compute gate and up as one product from now on; returns the layers this could join."""

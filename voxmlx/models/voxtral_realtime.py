@@ -15,7 +15,7 @@ import mlx.nn as nn
 from voxmlx.config import EncoderConfig, ModelConfig
 from voxmlx.errors import ConfigError
 from voxmlx.models.adapter import Adapter
-from voxmlx.models.decoder import Decoder
+from voxmlx.models.decoder import Conditioning, Decoder
 from voxmlx.models.encoder import CausalEncoder, EncoderState
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VoxtralRealtime(nn.Module):
         tokens: mx.array,
         audio: mx.array,
         cache: RingKVCache,
-        conditioning: mx.array | None,
+        conditioning: Conditioning,
     ) -> mx.array:
         """Hidden states of the next positions.
 
