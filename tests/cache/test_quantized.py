@@ -4,11 +4,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from voxmlx.cache.codecs import TILE, AffineCodec, CodebookCodec
+from voxmlx.cache import codecs
+from voxmlx.cache.codecs import AffineCodec, CodebookCodec
 from voxmlx.cache.growing import GrowingKVCache
 from voxmlx.cache.quantized import make_store
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.config import KV_BITS, KV_ROTATIONS, KVCacheConfig
+from voxmlx.kernels.bits import unpack_bits
+from voxmlx.quantization.codebook import lloyd_max
 
 B, H, HQ, K = 2, 2, 8, 64
 # Bits of one number of a 64-wide vector: codes, and a 16-bit norm or a 16-bit scale and offset.
@@ -136,16 +139,20 @@ def test_codes_survive_packing(bits):
     assert mx.array_equal(stored["codes"], codec.encode(x)["codes"])
     # A decoded vector is made of centroids times a norm; its direction gives the same codes.
     directions = decoded / mx.linalg.norm(x, axis=-1, keepdims=True)
-    assert float(mx.abs(directions).max()) <= float(mx.abs(codec._table).max()) * 1.001
+    table = (lloyd_max(bits) / np.sqrt(K)).astype(np.float32)
+    codes = np.array(unpack_bits(stored["codes"], bits))
+    np.testing.assert_allclose(np.array(directions), table[codes], rtol=2e-3, atol=1e-7)
     assert again["codes"].shape == stored["codes"].shape
 
 
-def test_codebook_products_equal_products_with_decoded_vectors():
+@pytest.mark.parametrize("tile", [codecs.TILE, B * H * K * 30])
+def test_codebook_products_equal_products_with_decoded_vectors(tile, monkeypatch):
+    monkeypatch.setattr(codecs, "TILE", tile)
     codec = CodebookCodec(K, 3)
     rng = np.random.default_rng(2)
-    stored = codec.encode(vectors(rng, TILE + 40))
+    stored = codec.encode(vectors(rng, 100))
     decoded = codec.decode(stored, mx.float32)
-    q, p = vectors(rng, 5), mx.array(rng.random((B, H, 5, TILE + 40)).astype(np.float32))
+    q, p = vectors(rng, 5), mx.array(rng.random((B, H, 5, 100)).astype(np.float32))
 
     assert mx.allclose(codec.scores(q, stored), q @ decoded.swapaxes(-1, -2), atol=1e-4)
     assert mx.allclose(codec.mix(p, stored), p @ decoded, atol=1e-3)

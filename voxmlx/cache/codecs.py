@@ -9,19 +9,20 @@ Letters: B rows, H key-value heads, R queries of a head, T new positions, C slot
 
 from __future__ import annotations
 
+import itertools
 from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.kernels.bits import pack_bits, unpack_bits
+from voxmlx.kernels.bits import pack_bits
 from voxmlx.quantization.codebook import lloyd_max, midpoints
 
 Parts = dict[str, mx.array]
 """Arrays that stand for vectors, each ``(B, H, n, width)``."""
 
-TILE = 512
-"""Slots decoded at a time by a codebook: its working copy stays this long."""
+TILE = 1 << 25
+"""Most numbers decoded at a time by a codebook: its working copy stays this large."""
 
 
 class VectorCodec(Protocol):
@@ -121,8 +122,10 @@ class CodebookCodec:
             raise ValueError(f"kv_bits needs a head width that is a multiple of 8, got {dim}")
         self.dim, self.bits = dim, bits
         table = lloyd_max(bits) / np.sqrt(dim)
-        self._table = mx.array(table.astype(np.float32))
         self._bounds = mx.array(midpoints(table).astype(np.float32))
+        n_codes = 12 // bits if bits == 3 else 8 // bits
+        runs = [run[::-1] for run in itertools.product(table, repeat=n_codes)]
+        self._runs = mx.array(np.array(runs, np.float32))
 
     def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
         """Name, width and type of the arrays of one slot."""
@@ -137,37 +140,55 @@ class CodebookCodec:
 
     def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
         """The vectors that codes stand for, ``(B, H, C, K)``."""
-        units = self._table[unpack_bits(stored["codes"], self.bits)]
-        return (units * stored["norms"].astype(mx.float32)).astype(dtype)
+        return (self._units(stored, dtype) * stored["norms"].astype(mx.float32)).astype(dtype)
 
     def scores(self, queries: mx.array, stored: Parts) -> mx.array:
         """Inner products, ``(B, H, R, C)``."""
         tiles = [
-            queries @ self.decode(tile, queries.dtype).swapaxes(-1, -2) for tile in _tiles(stored)
+            _scaled(queries @ self._units(tile, queries.dtype).swapaxes(-1, -2), tile["norms"])
+            for tile in self._tiles(stored)
         ]
-        return mx.concatenate(tiles, axis=-1)
+        return tiles[0] if len(tiles) == 1 else mx.concatenate(tiles, axis=-1)
 
     def mix(self, weights: mx.array, stored: Parts) -> mx.array:
         """Weighted sums, ``(B, H, R, K)``."""
         out, start = None, 0
-        for tile in _tiles(stored):
+        for tile in self._tiles(stored):
             n = tile["codes"].shape[2]
-            part = weights[..., start : start + n] @ self.decode(tile, weights.dtype)
+            scaled = _scaled(weights[..., start : start + n], tile["norms"])
+            part = scaled @ self._units(tile, weights.dtype)
             out = part if out is None else out + part
             start += n
         if out is None:
             raise ValueError("there are no slots to mix")
         return out
 
+    def _units(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
+        """Directions, ``(B, H, C, K)``: a byte, or 12 bits of three, name a run of components."""
+        codes = stored["codes"]
+        if self.bits == 3:
+            x = codes.reshape(*codes.shape[:-1], -1, 3).astype(mx.uint16)
+            low, middle, high = (x[..., i] for i in range(3))
+            codes = mx.stack([low | (middle & 15) << 8, middle >> 4 | high << 4], axis=-1)
+        units = self._runs.astype(dtype)[codes]
+        return units.reshape(*stored["codes"].shape[:-1], self.dim)
+
+    def _tiles(self, stored: Parts) -> list[Parts]:
+        B, H, n_slots, _ = stored["codes"].shape
+        size = max(1, TILE // (B * H * self.dim))
+        if size >= n_slots:
+            return [stored]
+        starts = range(0, n_slots, size)
+        return [{k: x[:, :, s : s + size] for k, x in stored.items()} for s in starts]
+
 
 def _ordered(stored: Parts) -> tuple[mx.array, mx.array, mx.array]:
     return stored["codes"], stored["scales"], stored["biases"]
 
 
-def _tiles(stored: Parts) -> list[Parts]:
-    n_slots = stored["codes"].shape[2]
-    starts = range(0, n_slots, TILE)
-    return [{k: x[:, :, s : s + TILE] for k, x in stored.items()} for s in starts]
+def _scaled(x: mx.array, norms: mx.array) -> mx.array:
+    """One number for each slot, ``(B, H, R, C)``, times the norms, ``(B, H, C, 1)``."""
+    return (x * norms.astype(mx.float32).swapaxes(-1, -2)).astype(x.dtype)
 
 
 def _bisect(bounds: mx.array, x: mx.array, bits: int) -> mx.array:

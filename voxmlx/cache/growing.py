@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import mlx.core as mx
+
+from voxmlx.cache.quantized import LONG_STEP
 from voxmlx.cache.ring import RingKVCache, RingPlace
 from voxmlx.cache.store import KVStore, RingIndex
 
@@ -50,6 +53,21 @@ class GrowingKVCache(RingKVCache):
         """Slots and mask of the next ``n_new`` positions; see the base class."""
         index = super().prepare(n_new)
         return replace(index, start=self.offsets[0]) if index.contiguous else index
+
+    def attend(
+        self,
+        layer: int,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        index: RingIndex,
+        scale: float,
+    ) -> mx.array:
+        """See the base class; a long step is evaluated layer by layer, to hold one layer's work."""
+        out = super().attend(layer, queries, keys, values, index, scale)
+        if queries.shape[2] >= LONG_STEP:
+            mx.eval(out)
+        return out
 
     def _next_capacity(self, n: int) -> int:
         return min(-(-n // ROOM) * ROOM, self.window)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.cache.attention import attend_causal
 from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec
 from voxmlx.cache.store import KVStore, RingIndex, rotate
 from voxmlx.config import KVCacheConfig
@@ -66,10 +67,9 @@ class QuantizedKVStore(KVStore):
         B, n_queries, T, K = queries.shape
         H = self.n_kv_heads
         if index.start is not None and T >= LONG_STEP:
-            q, n = self._turn(queries), index.start + T
+            n = index.start + T
             k, v = (self._decoded(side, layer, index)[:, :, :n] for side in ("keys", "values"))
-            out = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask="causal")
-            return self._turn_back(out)
+            return self._turn_back(attend_causal(self._turn(queries), k, v, scale))
         q = (self._turn(queries) * scale).reshape(B, H, n_queries // H * T, K)
         scores = self._codec.scores(q, self._stored("keys", layer, index))
         n_read = scores.shape[-1]

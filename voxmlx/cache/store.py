@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
+from voxmlx.cache.attention import attend_causal
 from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
 
 
@@ -126,6 +127,10 @@ class KVStore:
         """
         self.write("keys", layer, keys, index)
         self.write("values", layer, values, index)
+        if index.start is not None:
+            n = index.start + keys.shape[2]
+            k, v = (self.buffers[name][layer][:, :, :n] for name in ("keys", "values"))
+            return attend_causal(queries, k, v, scale)
         shape = queries.shape
         if shape[2] == 1 and mx.default_device().type == mx.cpu:
             # The queries that share a key head become the steps of one, so that its keys are read

@@ -1,0 +1,61 @@
+"""Causal attention of a text's newest positions, in bounded memory on every device.
+
+Where a device fuses attention, scores are never stored; where it does not, they would take as much
+as queries times keys. Queries are worked through in parts so small that this does not matter.
+"""
+
+from __future__ import annotations
+
+import mlx.core as mx
+
+SCORE_BYTES = 1 << 27
+"""Most bytes of the scores of one part. What does not fuse holds two or three such arrays."""
+
+LEAST_PART = 16
+"""Queries of a part at least, whatever the length of the context."""
+
+
+def attend_causal(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    """Attend from the last positions of a text to it all, each to itself and what came before.
+
+    Args:
+        queries: ``(B, Hq, T, K)``, ``Hq`` a multiple of H.
+        keys: ``(B, H, n, K)``, ``n`` at least T.
+        values: ``(B, H, n, K)``.
+        scale: Factor on the scores.
+
+    Returns:
+        ``(B, Hq, T, K)``; evaluated, if it took more than one part.
+    """
+    T, n = queries.shape[2], keys.shape[2]
+    if T == 1:
+        return _attend_one(queries, keys, values, scale)
+    size = part_size(queries, n)
+    parts = []
+    for start in range(0, T, size):
+        part = queries[:, :, start : start + size]
+        end = n - T + start + part.shape[2]
+        parts.append(
+            mx.fast.scaled_dot_product_attention(
+                part, keys[:, :, :end], values[:, :, :end], scale=scale, mask="causal"
+            )
+        )
+        if size < T:
+            mx.eval(parts[-1])
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)
+
+
+def part_size(queries: mx.array, n_keys: int) -> int:
+    """Queries whose scores of ``n_keys`` keys fit into :data:`SCORE_BYTES`."""
+    B, n_heads, _, _ = queries.shape
+    fitting: int = SCORE_BYTES // (B * n_heads * n_keys * queries.dtype.size)
+    return max(LEAST_PART, fitting // LEAST_PART * LEAST_PART)
+
+
+def _attend_one(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    """The newest position alone sees everything, so there is no mask."""
+    shape = queries.shape
+    if mx.default_device().type == mx.cpu:  # keys shared by query heads are read once
+        queries = queries.reshape(shape[0], keys.shape[1], -1, shape[3])
+    out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale)
+    return out.reshape(shape)
