@@ -18,7 +18,6 @@ from voxmlx.checkpoints.names import split_layer, split_leaf
 from voxmlx.checkpoints.safetensors import output_error
 from voxmlx.config import KVCacheConfig, ModelConfig, QuantizationConfig
 from voxmlx.evaluate.plots import Line, line_plot
-from voxmlx.generation.batch import MAX_STEP
 from voxmlx.quantization import hlwq
 from voxmlx.quantization.modes import PACKED, dequantize
 from voxmlx.streaming.session import LIVE_ROWS
@@ -130,7 +129,7 @@ def memory_use(config: ModelConfig, plan: Plan) -> list[MemoryUse]:
     encoder, decoder = config.encoder, config.decoder
     window = getattr(encoder, "sliding_window", 0)
     n_encoder = window + LIVE_ROWS * config.downsample_factor if window else 0
-    n_decoder = (decoder.sliding_window or 0) + MAX_STEP
+    n_decoder = (decoder.sliding_window or 0) + LIVE_ROWS
     found = []
     for bits in KV_BITS:
         kv = None if bits is None else KVCacheConfig(bits)

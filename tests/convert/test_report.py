@@ -9,6 +9,7 @@ from tests import tiny_checkpoints as tiny
 from voxmlx.checkpoints.checkpoint import open_checkpoint
 from voxmlx.checkpoints.load import build_model
 from voxmlx.quantization.recipes import RECIPES, hlwq_recipe
+from voxmlx.streaming.session import LIVE_ROWS
 from voxmlx_convert.convert import Options, convert
 from voxmlx_convert.report import memory_use, tensor_errors
 
@@ -52,9 +53,9 @@ def test_memory_is_what_caches_hold(source, tmp_path):
 
     model = build_model(config)
     assert plain.weights == plan.total.nbytes
-    cache = model.decoder.make_cache(64)
+    cache = model.decoder.make_cache(LIVE_ROWS)
     cache.place(1)
-    per_slot = plain.decoder_kv / (config.decoder.sliding_window + 64)
+    per_slot = plain.decoder_kv / (config.decoder.sliding_window + LIVE_ROWS)
     assert per_slot == cache.nbytes / cache.capacity
     assert np.isclose(eight.decoder_kv / plain.decoder_kv, (8 + 64 / 32) / 32)
     assert four.total < eight.total < plain.total

@@ -76,7 +76,7 @@ def test_slices_follow_the_length_of_ticks():
     assert scheduler.plan_files([0]) == [(0, MIN_SLICE)]
 
 
-@pytest.mark.parametrize("values", [{"max_live": 65}, {"max_files": -1}, {"tick_s": 0}])
+@pytest.mark.parametrize("values", [{"max_live": 129}, {"max_files": -1}, {"tick_s": 0}])
 def test_limits_are_checked(values):
     with pytest.raises(ValueError):
         Limits(**values)

@@ -84,13 +84,12 @@ class QuantizedKVStore(KVStore):
         codes = self._codec.encode(self._turn(x.astype(self.dtype)))
         return self._turn_back(self._codec.decode(codes, self.dtype))
 
-    def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
-        """Turn one layer's keys by ``shift`` positions, ``(B,)``: decoded, turned, coded again."""
-        names = self._codec.parts(self.dtype)
-        stored = {name: self.buffers[f"keys.{name}"][layer] for name in names}
+    def _turned(self, slots: Parts, shift: mx.array, rope_theta: float) -> Parts:
+        """Some slots of one layer's keys: decoded, turned, coded again."""
+        stored = {name.removeprefix("keys."): x for name, x in slots.items()}
         keys = self._turn_back(self._codec.decode(stored, self.dtype))
-        for name, x in self._codec.encode(self._turn(rotate(keys, shift, rope_theta))).items():
-            self.buffers[f"keys.{name}"][layer] = x
+        codes = self._codec.encode(self._turn(rotate(keys, shift, rope_theta)))
+        return {f"keys.{name}": x for name, x in codes.items()}
 
     def _store(self, side: str, layer: int, x: mx.array, index: RingIndex) -> None:
         for name, part in self._codec.encode(self._turn(x.astype(self.dtype))).items():

@@ -16,6 +16,9 @@ import mlx.core as mx
 from voxmlx.cache.attention import attend_causal
 from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
 
+TURNED_SLOTS = 512
+"""Slots whose keys are turned at once: 1 MB of a row at full size."""
+
 
 @dataclass(frozen=True)
 class RingIndex:
@@ -181,9 +184,24 @@ class KVStore:
         return out.transpose(0, 2, 1, 3).reshape(len(qkv), -1)
 
     def rotate_keys(self, layer: int, shift: mx.array, rope_theta: float) -> None:
-        """Turn one layer's keys by ``shift`` positions, ``(B,)``."""
-        keys = self.buffers["keys"]
-        keys[layer] = rotate(keys[layer], shift, rope_theta)
+        """Turn one layer's keys by ``shift`` positions, ``(B,)``, piece by piece in their place."""
+        sides = {name: x for name, x in self.buffers.items() if name.split(".")[0] == "keys"}
+        capacity = next(iter(sides.values()))[layer].shape[2]
+        for start in range(0, capacity, TURNED_SLOTS):
+            part = slice(start, min(start + TURNED_SLOTS, capacity))
+            turned = self._turned(
+                {n: x[layer][:, :, part] for n, x in sides.items()}, shift, rope_theta
+            )
+            mx.eval(turned)  # before the write, which is in place where nobody reads the old slots
+            for name, x in turned.items():
+                sides[name][layer][:, :, part] = x
+            mx.eval([x[layer] for x in sides.values()])
+
+    def _turned(
+        self, slots: dict[str, mx.array], shift: mx.array, rope_theta: float
+    ) -> dict[str, mx.array]:
+        """Some slots of one layer's keys, by name of the array, turned."""
+        return {"keys": rotate(slots["keys"], shift, rope_theta)}
 
     def write(self, name: str, layer: int, new: mx.array, index: RingIndex) -> None:
         """Put ``new``, ``(B, H, T, width)``, into its slots."""

@@ -26,6 +26,7 @@ from voxmlx.cli.common import (
 )
 from voxmlx.config import kv_cache_config
 from voxmlx.errors import MissingExtraError
+from voxmlx.generation.slots import MAX_ROWS
 
 if TYPE_CHECKING:
     from voxmlx.config import KVCacheConfig
@@ -75,10 +76,10 @@ OriginOption = Annotated[
     ),
 ]
 SessionsOption = Annotated[
-    int, typer.Option("--max-sessions", min=1, max=64, help="Live sessions at a time.")
+    int, typer.Option("--max-sessions", min=1, max=MAX_ROWS, help="Live sessions at a time.")
 ]
 FilesOption = Annotated[
-    int, typer.Option("--max-files", min=1, max=64, help="Files worked on at a time.")
+    int, typer.Option("--max-files", min=1, max=MAX_ROWS, help="Files worked on at a time.")
 ]
 MemoryOption = Annotated[
     float | None,

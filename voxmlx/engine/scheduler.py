@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from voxmlx.engine.request import EngineFullError, Kind
+from voxmlx.generation.slots import MAX_ROWS
 
 MIN_SLICE, MAX_SLICE = 2, 150
 """Positions (80 ms) that one file may encode in a tick: least beside live turns, most alone."""
@@ -40,8 +41,8 @@ class Limits:
         """Check the values."""
         for name in ("max_live", "max_files"):
             value = getattr(self, name)
-            if not 0 <= value <= 64:
-                raise ValueError(f"{name} must be 0 to 64, got {value!r}")
+            if not 0 <= value <= MAX_ROWS:
+                raise ValueError(f"{name} must be 0 to {MAX_ROWS}, got {value!r}")
         if self.max_waiting < 0 or self.tick_s <= 0:
             raise ValueError("max_waiting must be at least 0 and tick_s more than 0")
 

@@ -19,7 +19,7 @@ from voxmlx.config import KVCacheConfig
 from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, nested
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
-from voxmlx.generation.slots import ROW_SIZES, Slots, round_up
+from voxmlx.generation.slots import MAX_ROWS, Slots, round_up
 from voxmlx.generation.speculative import best_width, pass_overhead
 from voxmlx.generation.step import DecodeState, replays, step_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -90,8 +90,10 @@ class BatchDecoder:
     Args:
         model: The network.
         ids: Special ids of its tokenizer.
-        max_rows: Most rows at a time, at most 64.
+        max_rows: Most rows at a time, at most ``MAX_ROWS``.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        max_step: Most positions of a pass, at most ``MAX_STEP``, rounded up to a width. Rings hold
+            as many positions beside their window.
 
     Raises:
         ValueError: If ``max_rows`` is out of range.
@@ -101,15 +103,17 @@ class BatchDecoder:
         self,
         model: VoxtralRealtime,
         ids: SpecialIds,
-        max_rows: int = ROW_SIZES[-1],
+        max_rows: int = MAX_ROWS,
         kv: KVCacheConfig | None = None,
+        max_step: int = MAX_STEP,
     ):
         self.n_passes = 0
         self._model = model
         self._ids = ids
         self._rows: dict[int, Row] = {}
         self._slots = Slots(max_rows, self._resize)
-        self._cache = model.decoder.make_cache(MAX_STEP, kv=kv)
+        self._max_step = round_up(max_step, step_sizes(1))
+        self._cache = model.decoder.make_cache(self._max_step, kv=kv)
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
         self._program = step_program(model)
@@ -197,7 +201,7 @@ class BatchDecoder:
         width = self._width(list(rows.values()))
         work = []
         for key, row in rows.items():
-            tokens = row.plan(width, MAX_STEP, max_tokens)
+            tokens = row.plan(width, self._max_step, max_tokens)
             first = min(len(row.known), len(tokens)) - 1
             work.append(_Work(self._slots[key], key, row, tokens, first))
         return work

@@ -8,7 +8,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig
-from voxmlx.generation.batch import BatchDecoder
+from voxmlx.generation.batch import MAX_STEP, BatchDecoder
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -23,6 +23,7 @@ class TokenStream:
         ids: Special ids of its tokenizer.
         options: How to decode.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        max_step: Most positions of a pass.
     """
 
     def __init__(
@@ -31,8 +32,9 @@ class TokenStream:
         ids: SpecialIds,
         options: RowOptions,
         kv: KVCacheConfig | None = None,
+        max_step: int = MAX_STEP,
     ):
-        self._decoder = BatchDecoder(model, ids, max_rows=1, kv=kv)
+        self._decoder = BatchDecoder(model, ids, max_rows=1, kv=kv, max_step=max_step)
         self._row = self._decoder.join(options)
         self.n_tokens = 0
 

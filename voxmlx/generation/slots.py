@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-ROW_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64)
+ROW_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Numbers of places that a batch takes."""
+
+MAX_ROWS = ROW_SIZES[-1]
 
 
 def round_up(n: int, sizes: Sequence[int]) -> int:
@@ -24,7 +26,7 @@ class Slots:
     """Places of a batch, by row. A row is a number that is never used again.
 
     Args:
-        max_rows: Most rows at a time, at most 64.
+        max_rows: Most rows at a time, at most MAX_ROWS.
         resize: Called with the old places to keep, in their new order; ``None`` is an empty place.
 
     Raises:
@@ -32,8 +34,8 @@ class Slots:
     """
 
     def __init__(self, max_rows: int, resize: Callable[[list[int | None]], None]):
-        if not 1 <= max_rows <= ROW_SIZES[-1]:
-            raise ValueError(f"max_rows must be 1 to {ROW_SIZES[-1]}, got {max_rows!r}")
+        if not 1 <= max_rows <= MAX_ROWS:
+            raise ValueError(f"max_rows must be 1 to {MAX_ROWS}, got {max_rows!r}")
         self.max_rows = max_rows
         self._resize_buffers = resize
         self._rows: list[int | None] = [None]

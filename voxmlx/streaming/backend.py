@@ -12,6 +12,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxmlx.config import KVCacheConfig
+from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -77,11 +78,15 @@ class OwnBackend:
     Args:
         model: The network.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        max_step: Most positions of a decoder pass.
     """
 
-    def __init__(self, model: VoxtralRealtime, kv: KVCacheConfig | None = None):
+    def __init__(
+        self, model: VoxtralRealtime, kv: KVCacheConfig | None = None, max_step: int = MAX_STEP
+    ):
         self._model = model
         self._kv = kv
+        self._max_step = max_step
 
     def open_embedder(self, max_rows: int) -> AudioEmbedder:
         """The session's own encoder state."""
@@ -89,4 +94,4 @@ class OwnBackend:
 
     def open_tokens(self, ids: SpecialIds, options: RowOptions) -> TokenStream:
         """A decoder of its own."""
-        return TokenStream(self._model, ids, options, self._kv)
+        return TokenStream(self._model, ids, options, self._kv, self._max_step)

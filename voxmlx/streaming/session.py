@@ -12,6 +12,7 @@ import numpy as np
 
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
+from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.bias import context_rules
 from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.prompt import delay_tokens, right_padding
@@ -37,9 +38,10 @@ from voxmlx.types import (
     WordEnd,
 )
 
-LIVE_ROWS = 12
-"""Positions (80 ms) that one encoder call takes at most in a live session: 1 s of lag. That is 48
-rows of the encoder, enough to keep a GPU busy, and its ring needs room for no more."""
+LIVE_ROWS = 8
+"""Positions (80 ms) that one call of the encoder or the decoder takes at most in a live session.
+Rings need room for no more beside their windows, and passes for no more activations: at full size
+the last half gigabyte counts (``benchmarks/memory_live.py``)."""
 
 UNHEARD_WARNING_S = 2.0
 """Audio after the model's own end of the stream that is worth a warning."""
@@ -59,8 +61,8 @@ class StreamingSession:
         transcription_delay_ms: How far the text runs behind the audio; ``None`` takes the
             model's own.
         options: How to decode.
-        encode_rows: Most positions (80 ms) that one encoder call takes. A session that fell behind
-            catches up with calls of this size.
+        encode_rows: Most positions (80 ms) that one encoder call takes, and one decoder pass. A
+            session that fell behind catches up with calls of this size.
         backend: Where the work is done, and how its keys and values are held; ``None`` gives the
             session a decoder and an encoder state of its own.
 
@@ -90,7 +92,9 @@ class StreamingSession:
         self._tokenizer = tokenizer
         self._audio = config.audio
         self._n_delay = delay_tokens(transcription_delay_ms, config.audio)
-        self._backend = OwnBackend(model, self._options.kv) if backend is None else backend
+        if backend is None:
+            backend = OwnBackend(model, self._options.kv, min(encode_rows, MAX_STEP))
+        self._backend = backend
         self._embedder = self._backend.open_embedder(encode_rows)
         n_left_pad = config.n_left_pad_tokens
         self._n_prompt = 1 + n_left_pad + self._n_delay
