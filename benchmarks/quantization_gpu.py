@@ -1,12 +1,14 @@
 """File size, load time, peak memory and step time of every weight format at the release's size.
 
     python benchmarks/quantization_gpu.py --folder SCRATCH --output results.json
+    python benchmarks/quantization_gpu.py --parts kv --folder SCRATCH --output results.json
     python benchmarks/quantization_gpu.py --size tiny --folder SCRATCH --output results.json
 
 Weights are random, so texts mean nothing and guesses never hold: a step is one position, 80 ms of
 audio. Every format is packed, written, loaded from the file (from the page cache, so without the
 disk's own time) and timed; with compressed keys and values the decoder's ring is full. Needs 12 GB
-of disk, and memory for one bfloat16 network (8.9 GB) besides what it measures.
+of disk, and memory for one bfloat16 network (8.9 GB) besides what it measures. A format that cannot
+be measured is noted with the reason, and the others follow.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +29,7 @@ from voxmlx.checkpoints.load import load_model, parameter_shapes
 from voxmlx.checkpoints.save import save_model
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.batch import MAX_STEP
-from voxmlx.generation.step import DecodeState, decode_step
+from voxmlx.generation.step import DecodeState, step_program
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -38,16 +41,16 @@ from voxmlx_convert.plan import Chooser
 
 INT4 = uniform(make_quantization(bits=4))
 FORMATS: dict[str, Chooser | None] = {
-    "bfloat16": None,
-    "int8 g64": RECIPES["int8"],
-    "int6 g64": RECIPES["int6"],
-    "int5 g64": RECIPES["int5"],
     "int4 g64": INT4,
-    "int4 g128": uniform(make_quantization(bits=4, group_size=128)),
+    "bfloat16": None,
     "int4 g64 rotated": INT4.rotated(),
-    "mixed-4-6": RECIPES["mixed-4-6"],
+    "int8 g64": RECIPES["int8"],
     "mxfp4": RECIPES["mxfp4"],
     "nvfp4": RECIPES["nvfp4"],
+    "mixed-4-6": RECIPES["mixed-4-6"],
+    "int6 g64": RECIPES["int6"],
+    "int4 g128": uniform(make_quantization(bits=4, group_size=128)),
+    "int5 g64": RECIPES["int5"],
     "HLWQ-5": hlwq_recipe(5),
 }
 KV = [None, *(KVCacheConfig(bits, r) for bits in (8, 4) for r in ("none", "hadamard", "iso"))]
@@ -134,11 +137,12 @@ def time_steps(model: VoxtralRealtime, kv: KVCacheConfig | None, n_steps: int, f
     cache = full_cache(model, kv) if full else model.decoder.make_cache(MAX_STEP, kv=kv)
     state = DecodeState(cache, model.decoder.conditioning(N_DELAY))
     audio = mx.zeros((1, 1, model.config.decoder.dim), model.dtype)
+    step = step_program(model)
 
     def run() -> None:
-        token = mx.array([[32]])
+        token = mx.array([[32]], dtype=mx.int32)
         for _ in range(n_steps):
-            token = decode_step(model, state, token, audio, 1).argmax(axis=-1)
+            token, _ = step.greedy(state, token, audio)
             mx.async_eval(token)
         mx.eval(token)
 
@@ -174,25 +178,39 @@ def main() -> None:
     parser.add_argument("--size", choices=CONFIGS, default="4b")
     parser.add_argument("--folder", type=Path, required=True, help="for files, deleted again")
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
+    parser.add_argument("--parts", nargs="+", choices=("weights", "kv"), default=["kv", "weights"])
+    parser.add_argument("--seconds", type=float, default=1e9, help="no row begins after this")
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, list[Row]] = {"weights": [], "kv": []}
+    started = time.perf_counter()
 
-    def keep(table: str, row: Row) -> None:
+    def keep(table: str, name: str, measure: Callable[[], Row]) -> None:
+        if time.perf_counter() - started > arguments.seconds:
+            return
+        try:
+            row = measure()
+        except Exception as error:  # whatever a device lacks
+            row = {"failed": name, "error": f"{type(error).__name__}: {error}"[:300]}
         rows[table].append(row)
         arguments.output.write_text(json.dumps(rows, indent=1))
         print(json.dumps(row), flush=True)
-
-    for name in arguments.formats:
-        keep("weights", measure_format(arguments.size, name, arguments.folder, arguments.steps))
         gc.collect()
         mx.clear_cache()
-    model = random_model(CONFIGS[arguments.size], bits=4)
-    prepare_for_inference(model)
-    for kv in KV:
-        keep("kv", measure_kv(model, kv, arguments.steps))
+
+    size = arguments.size
+    if "kv" in arguments.parts:
+        model = random_model(CONFIGS[size], bits=4)
+        prepare_for_inference(model)
+        for kv in KV:
+            keep("kv", str(kv), partial(measure_kv, model, kv, arguments.steps))
+        del model
+    if "weights" in arguments.parts:
+        for name in arguments.formats:
+            measure = partial(measure_format, size, name, arguments.folder, arguments.steps)
+            keep("weights", name, measure)
 
 
 if __name__ == "__main__":

@@ -110,7 +110,10 @@ def _decoder_layer(
         cache = _cache(decoder.config, n if window is None else window, x)
         scale = decoder.conditioning(sample.n_delay) if conditioned else None
         weight = None if scale is None else scale[i]
-        return decoder.layers[i](x[0], cache, 0, cache.prepare(n), weight)[None]
+        layer = decoder.layers[i]
+        normed = layer.attention_norm(x[0])
+        rows, _ = layer(x[0], normed, cache, 0, cache.prepare(n), weight, decoder.norm)
+        return rows[None]
 
     return run
 

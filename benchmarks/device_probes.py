@@ -1,0 +1,167 @@
+"""Every packed, rotated or coded operation on this device against the CPU, each on its own.
+
+    python benchmarks/device_probes.py [--output probes.json]
+
+MLX lacks some kernels on some devices, and others have never run there. A line for each operation
+says how far its result is from the CPU's, relative to its largest number, or what was raised.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import numpy as np
+
+from voxmlx.cache.attention import attend_causal
+from voxmlx.cache.codecs import AffineCodec, CodebookCodec, VectorCodec
+from voxmlx.config import KVCacheConfig, QuantizationConfig
+from voxmlx.generation.step import DecodeState, decode_step, step_program
+from voxmlx.kernels.hadamard import block_hadamard
+from voxmlx.models.fuse import prepare_for_inference
+from voxmlx.models.random_model import TINY, random_model
+from voxmlx.quantization import hlwq
+from voxmlx.quantization.modes import MODES, make_quantization, native_arguments, quantize
+from voxmlx.quantization.rotated import quantize_modules
+
+Probe = Callable[[], mx.array]
+TOLERANCE = 0.05
+"""Of the largest number: bfloat16 rounds to 0.004, and sums in another order differ more."""
+
+
+def draw(*shape: int, dtype: mx.Dtype = mx.bfloat16, seed: int = 0) -> mx.array:
+    """Normal numbers, the same on every device."""
+    rng = np.random.default_rng([seed, *shape])
+    return mx.array(rng.standard_normal(shape).astype(np.float32)).astype(dtype)
+
+
+def packed_product(setting: QuantizationConfig, rows: int) -> mx.array:
+    """A matrix packed and multiplied."""
+    arrays = quantize(draw(512, 256, seed=1), setting)
+    return mx.quantized_matmul(
+        draw(rows, 256),
+        arrays["weight"],
+        arrays["scales"],
+        arrays.get("biases"),
+        transpose=True,
+        **native_arguments(setting),
+    )
+
+
+def rotated_layer() -> mx.array:
+    """A layer whose packed matrix is rotated."""
+    layer = nn.Linear(256, 512, bias=False)
+    layer.weight = draw(512, 256, seed=1)
+    holder = nn.Sequential(layer)
+    quantize_modules(holder, {"layers.0": make_quantization("affine_hadamard", 4)})
+    return holder(draw(3, 256))
+
+
+def coded_products(codec: VectorCodec) -> mx.array:
+    """Scores of stored keys, and a mix of stored values, of 2 heads and 700 slots."""
+    stored = codec.encode(draw(1, 2, 700, 128, seed=2))
+    scores = codec.scores(draw(1, 2, 4, 128), stored)
+    weights = mx.softmax(scores * 0.1, axis=-1)
+    mixed = codec.mix(weights, stored)
+    return mx.concatenate([scores, 50 * mixed], axis=-1)
+
+
+def hlwq_weights() -> mx.array:
+    """Encoded and decoded again."""
+    codes, norms = hlwq.encode(draw(64, 256, seed=3), 5)
+    return hlwq.decode(codes, norms, 256, mx.array(hlwq.centroids(5)), mx.bfloat16)
+
+
+def long_context(n_queries: int) -> mx.array:
+    """The newest positions of a context of 3000."""
+    k, v = draw(1, 2, 3000, 128, seed=4), draw(1, 2, 3000, 128, seed=5)
+    return attend_causal(draw(1, 8, n_queries, 128), k, v, 0.1)
+
+
+def steps(kv: KVCacheConfig | None) -> mx.array:
+    """Logits of a network's steps beyond its window, keys and values held in some way."""
+    mx.random.seed(0)
+    with mx.stream(mx.cpu):
+        model = random_model(TINY, mx.float32)
+        mx.eval(model.parameters())
+    prepare_for_inference(model)
+    state = DecodeState(model.decoder.make_cache(50, kv=kv), model.decoder.conditioning(6))
+    audio = draw(1, 250, 256, dtype=mx.float32) * 0.1
+    tokens = mx.array(np.random.default_rng(0).integers(0, 2000, (1, 250)))
+    for start in range(0, 240, 40):
+        part = slice(start, start + 40)
+        logits = decode_step(model, state, tokens[:, part], audio[:, part], 1)
+    mx.eval(logits)
+    for k in range(240, 250):
+        logits = step_program(model)(state, tokens[:, k : k + 1], audio[:, k : k + 1], 1)
+        mx.eval(logits)
+    return logits
+
+
+def probes() -> Iterator[tuple[str, Probe]]:
+    """Name and operation of each probe; the ones in use most come first."""
+    yield "hadamard rotation", lambda: block_hadamard(draw(5, 1024))
+    for bits in (4, 8, 3, 2):
+        yield f"affine cache, {bits} bits", partial(coded_products, AffineCodec(128, bits))
+        yield f"codebook cache, {bits} bits", partial(coded_products, CodebookCodec(128, bits))
+    for n in (1, 8, 48):
+        yield f"causal attention, {n} queries", partial(long_context, n)
+    settings = [
+        make_quantization("affine", bits, size)
+        for bits, size in ((4, 64), (8, 64), (6, 64), (5, 64), (3, 64), (2, 64), (4, 32), (4, 128))
+    ]
+    settings += [make_quantization(mode) for mode in MODES if mode.startswith(("mx", "nv"))]
+    for s in settings:
+        for rows in (1, 8, 64):
+            name = f"{s.mode} {s.bits} bits, groups of {s.group_size}, {rows} rows"
+            yield name, partial(packed_product, s, rows)
+    yield "rotated layer", rotated_layer
+    yield "HLWQ", hlwq_weights
+    kinds = [(4, "hadamard"), (4, "iso"), (8, "none"), (3, "planar"), (2, "hadamard")]
+    for kv in (None, *(KVCacheConfig(bits, rotation) for bits, rotation in kinds)):
+        yield f"steps, {kv}", partial(steps, kv)
+
+
+def run(probe: Probe) -> dict[str, float | str]:
+    """Result of one probe."""
+    started = time.perf_counter()
+    try:
+        ours = np.array(probe().astype(mx.float32))
+        seconds = time.perf_counter() - started
+        device = mx.default_device()
+        mx.set_default_device(mx.cpu)
+        try:
+            reference = np.array(probe().astype(mx.float32))
+        finally:
+            mx.set_default_device(device)
+    except Exception as error:  # whatever a device lacks
+        return {"error": f"{type(error).__name__}: {error}"[:300]}
+    return {"off": float(np.abs(ours - reference).max() / np.abs(reference).max()), "s": seconds}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path)
+    parser.add_argument("--seconds", type=float, default=1e9, help="no probe begins after this")
+    arguments = parser.parse_args()
+    started = time.perf_counter()
+    results: dict[str, dict[str, float | str]] = {}
+    for name, probe in probes():
+        if time.perf_counter() - started > arguments.seconds:
+            print(f"stopped after {len(results)} probes: no time left")
+            break
+        result = results[name] = run(probe)
+        good = float(result.get("off", 1)) < TOLERANCE
+        print(f"{'ok ' if good else 'BAD'}  {name:45s} {result}", flush=True)
+        if arguments.output is not None:
+            arguments.output.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()
