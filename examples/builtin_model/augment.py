@@ -11,6 +11,9 @@ from common import LEFT_PAD, SAMPLES_PER_TOKEN, TRACK_RATE, Shard
 from torch import Tensor
 
 OFFSET = LEFT_PAD * SAMPLES_PER_TOKEN
+FFT_SIZES = (262_144, 393_216, 589_824, 1_179_648)
+ROOM = 8_000  # samples of the longest room response
+SILENT = -0.62  # log-mel of exact zeros is -0.625
 
 
 class Bank:
@@ -97,13 +100,13 @@ class Roughen:
         """(B, n_fft / 2 + 1) gains: smooth random equaliser, band limits."""
         freq = torch.linspace(0, 8_000, n_fft // 2 + 1, device=self.device)
         octave = torch.log2(freq.clamp_min(40) / 40)  # 0 to 7.6
-        knots = (self._rand(batch, 10) - 0.5) * 14 * strength
+        knots = (self._rand(batch, 10) - 0.5) * 20 * strength
         x = octave.clamp_max(8.99)
         k = x.long()
         db = knots[:, k] * (1 - (x - k)) + knots[:, k + 1] * (x - k)
         gain = 10 ** (db / 20)
         low = torch.where(
-            self._rand(batch, 1) < 0.18 * strength, self._rand(batch, 1, low=3_000, high=7_000), 1e5
+            self._rand(batch, 1) < 0.3 * strength, self._rand(batch, 1, low=2_700, high=7_500), 1e5
         )
         high = torch.where(
             self._rand(batch, 1) < 0.25 * strength, self._rand(batch, 1, low=60, high=350), 1e-3
@@ -112,7 +115,7 @@ class Roughen:
 
     def _rooms(self, batch: int, n_fft: int, strength: float) -> Tensor:
         """(B, n_fft / 2 + 1) complex responses: a direct path and, for some, a decaying tail."""
-        n = 8_000
+        n = ROOM
         t = torch.arange(n, device=self.device) / 16_000
         rt60 = self._rand(batch, 1, low=0.1, high=0.6)
         tail = torch.randn(batch, n, generator=self.gen, device=self.device) * torch.exp(
@@ -146,13 +149,17 @@ class Roughen:
     def __call__(self, wave: Tensor, samples: Tensor, voiced: Tensor, strength: float) -> Tensor:
         """(B, n) clean clips to rough ones; zeros outside the clip stay exact zeros."""
         B, n = wave.shape
-        n_fft = 262_144 if n <= 260_000 else 589_824
+        n_fft = next(size for size in FFT_SIZES if size >= n + ROOM)
         t = torch.arange(n, device=self.device)[None] - OFFSET
         inside = ((t >= 0) & (t < samples[:, None])).float()
         active = (wave.abs() > 0.01).float().sum(1).clamp_min(1)
         level = (wave.square().sum(1) / active).sqrt()[:, None].clamp_min(1e-3)
         response = self._curves(B, n_fft, strength) * self._rooms(B, n_fft, strength)
         wave = torch.fft.irfft(torch.fft.rfft(wave, n_fft) * response, n_fft)[:, :n]
+        drive = level * self._rand(B, 1, low=1.5, high=8.0)
+        wave = torch.where(
+            self._rand(B, 1) < 0.12 * strength, torch.tanh(wave / drive) * drive, wave
+        )
         level = torch.where(voiced[:, None], level, torch.full_like(level, 0.05))
 
         def at(low: float, high: float) -> Tensor:
@@ -178,6 +185,45 @@ class Roughen:
         return (wave * 32767).round() / 32768
 
 
+def bend_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
+    """Other vocal tracts, smooth synthesisers and noise floors, in (B, 128, F) log-mel frames.
+
+    The frequency axis of most clips is stretched by up to 19 %; a few clips are smoothed in time
+    and frequency, as vocoders do; others lose what lies 40 to 64 dB below their peak.
+    """
+    B, bins, frames = mel.shape
+    device = mel.device
+
+    def rand(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=gen, device=device)
+
+    ratio = torch.exp((rand(B, 1) * 2 - 1) * 0.175 * strength * (rand(B, 1) < 0.7))
+    step = (15 + 27 * math.log(8) / math.log(6.4)) / (bins + 1)
+    centre = (torch.arange(bins, device=device) + 1) * step
+    hertz = torch.where(
+        centre < 15, centre * 200 / 3, 1_000 * torch.exp((centre - 15) * math.log(6.4) / 27)
+    )[None]
+    knee = 6_400 * torch.minimum(1 / ratio, torch.ones_like(ratio))
+    top = 8_000 - (8_000 - ratio * knee) * (8_000 - hertz) / (8_000 - knee)
+    bent = torch.where(hertz < knee, ratio * hertz, top)
+    scale = torch.where(
+        bent < 1_000, bent * 3 / 200, 15 + 27 * torch.log(bent.clamp_min(1) / 1_000) / math.log(6.4)
+    )
+    at = (scale / step - 1).clamp(0, bins - 1.001)
+    low = at.long()
+    share = (at - low)[:, :, None]
+    index = low[:, :, None].expand(-1, -1, frames)
+    out = mel.gather(1, index) * (1 - share) + mel.gather(1, index + 1) * share
+    smooth = torch.nn.functional.avg_pool2d(
+        out[:, None], (3, 3), 1, 1, count_include_pad=False
+    ).squeeze(1)
+    out = torch.where(rand(B, 1, 1) < 0.12 * strength, smooth, out)
+    peak = mel.amax((1, 2), keepdim=True)
+    floor = peak - 1.0 - 0.6 * rand(B, 1, 1)
+    raised = torch.where(mel > SILENT, torch.maximum(out, floor), out)
+    return torch.where(rand(B, 1, 1) < 0.25 * strength, raised, out)
+
+
 def mask_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
     """Blank a few bands and short stretches of (B, 128, F) with the clip's mean."""
     B, bins, frames = mel.shape
@@ -190,8 +236,8 @@ def mask_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
         return ((axis >= start) & (axis < start + width)).any(1)
 
     hidden = (
-        spans(2, bins, 4 + 16 * strength)[:, :, None]
-        | spans(max(1, frames // 400), frames, 4 + 16 * strength)[:, None]
+        spans(2, bins, 4 + 22 * strength)[:, :, None]
+        | spans(max(1, frames // 220), frames, 4 + 24 * strength)[:, None]
     )
     return torch.where(hidden, mel.mean((1, 2), keepdim=True), mel)
 

@@ -19,7 +19,8 @@ from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Sha
 SEGMENTS = 10
 # shard, start, onset, offset, length (samples), words with their ends
 Utterance = tuple[int, int, int, int, int, list[tuple[int, list[int]]]]
-SHARES = {"librispeech": 0.45, "lj": 0.27, "coffee": 0.21, "digits": 0.07}
+SHARES = {"librispeech": 0.50, "lj": 0.27, "coffee": 0.17, "digits": 0.06}
+FORMANT_SHARE = 0.12  # of the made speech, where there is any
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,38 @@ class Planner:
         self.library, self.rng = library, rng
 
     def utterance(self, real: float) -> Utterance:
-        """One utterance; of a person with probability `real`."""
+        """One utterance or a part of it; of a person with probability `real`."""
         items, rng = self.library.items, self.rng
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
             name = rng.choices(names, [SHARES[n] for n in names])[0]
-            return rng.choice(items[name])
-        made = [n for n in items if n not in SHARES] or list(items)
+            return self.part(rng.choice(items[name]), 0.6)
+        made = [n for n in items if n not in SHARES and n != "espeak"] or list(items)
         name = rng.choices(made, [len(items[n]) for n in made])[0]
-        return rng.choice(items[name])
+        if "espeak" in items and rng.random() < FORMANT_SHARE:
+            name = "espeak"
+        return self.part(rng.choice(items[name]), 0.15)
+
+    def part(self, whole: Utterance, chance: float) -> Utterance:
+        """With probability `chance` a random run of the words, so that no sentence is learnt."""
+        shard, start, onset, offset, length, words = whole
+        if len(words) < 3 or self.rng.random() >= chance:
+            return whole
+        first = self.rng.randrange(len(words))
+        last = self.rng.randrange(first, len(words))
+        cut = words[first - 1][0] if first else 0
+        stop = words[last][0] if last < len(words) - 1 else length
+        onset, offset = max(onset - cut, 0), min(offset, stop) - cut
+        kept = [(end - cut, ids) for end, ids in words[first : last + 1]]
+        if offset - onset < 1_600:
+            return whole
+        return shard, start + cut, onset, offset, stop - cut, kept
 
     def pause(self) -> float:
         """Silence between sentences in seconds."""
         kind = self.rng.random()
+        if kind < 0.25:
+            return self.rng.uniform(0.0, 0.15)
         if kind < 0.75:
             return self.rng.expovariate(2.0)
         return self.rng.uniform(0.3, 2.5) if kind < 0.93 else self.rng.uniform(2.0, 8.0)

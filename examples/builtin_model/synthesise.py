@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import KOKORO_PHONES, PHONE_ID, build_shard
-from kokoro_voice import FRAME, build, synthesise
+from kokoro_voice import FRAME, STYLE, build, synthesise
 from kokoro_weights import Export
 
 HELD_OUT = "af_kore af_sky am_eric am_puck bf_lily bm_daniel".split()
@@ -42,21 +42,30 @@ class Voices:
         self.foreign = [v for v in self.tables if v[0] not in "ab"]
 
     def draw(self, accent: str, length: int) -> np.ndarray:
-        """(256,) style for a phoneme string of `length` letters."""
+        """(256,) style for a phoneme string of `length` letters: timbre, then prosody."""
         row = min(length, 199) - 1
-        kind = self.rng.random()
-        first = self.tables[
-            self.rng.choice(self.english[accent if kind < 0.85 else self.rng.choice("ab")])
-        ][row]
-        if kind < 0.30:
+        rng, tables = self.rng, self.tables
+
+        def english(of: str) -> np.ndarray:
+            return tables[rng.choice(self.english[of])][row]
+
+        first = english(accent if rng.random() < 0.85 else rng.choice("ab"))
+        kind = rng.random()
+        if kind < 0.15:
             return first
-        if kind < 0.90:
-            second = self.tables[self.rng.choice(self.english[self.rng.choice("ab")])][row]
-            weight = self.rng.uniform(0.2, 0.8)
-        else:
-            second = self.tables[self.rng.choice(self.foreign)][row]
-            weight = self.rng.uniform(0.45, 0.8)
-        return weight * first + (1 - weight) * second
+        second = english(rng.choice("ab"))
+        mixed = first + rng.uniform(0.2, 0.8) * (second - first)
+        if kind < 0.45:
+            return mixed
+        if kind < 0.70:  # the sound of one, the prosody of another
+            return np.concatenate([second[:STYLE], mixed[STYLE:]])
+        foreign = tables[rng.choice(self.foreign)][row]
+        if kind < 0.93:  # foreign in its sound alone
+            weight = rng.uniform(0.4, 1.0)
+            sound = weight * foreign + (1 - weight) * second
+            return np.concatenate([sound[:STYLE], mixed[STYLE:]])
+        weight = rng.uniform(0.45, 0.8)
+        return weight * first + (1 - weight) * foreign
 
 
 def read_lines(path: Path, split: str) -> list[tuple[str, str, str]]:
@@ -236,7 +245,7 @@ def main() -> None:
         clips: list[dict[str, Any]] = []
         for part in batches(chunk, args.batch, rng):
             styles = np.stack([voices.draw(line[0], len(line[1])) for line in part])
-            speeds = np.array([rng.uniform(0.8, 1.25) for _ in part], np.float32)
+            speeds = np.array([rng.uniform(0.75, 1.35) for _ in part], np.float32)
             clips += speak(model, vocab, part, styles.astype(np.float32), speeds, device)
             if time.time() - began > args.seconds:
                 break

@@ -13,6 +13,7 @@ import json
 import math
 import multiprocessing
 import random
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from augment import OFFSET, Bank, Roughen, mask_mel, to_device
+from augment import OFFSET, Bank, Roughen, bend_mel, mask_mel, to_device
 from common import LEFT_PAD, N_SPECIAL, PAD, Bpe, Shape
 from evaluate import read_set, score
 from export import export
@@ -28,6 +29,8 @@ from model import Trainee, log_mel, mel_filters
 from optim import Average, optimisers
 from plan import Bucket, Plans
 from torch import Tensor
+
+NEW_HEAD_STEPS = 150  # exported weights hold no phone head: a warm start has to learn one
 
 
 def ramp(u: float, start: float, stop: float, a: float, b: float) -> float:
@@ -44,12 +47,11 @@ class Schedule:
 
     def rate(self, u: float) -> float:
         """Learning rate as a share of the peak."""
-        up, hold = min(1.0, u / 0.02 + 0.01), 0.2 if self.warm else 0.35
-        return (
-            up
-            if u < hold
-            else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (u - hold) / (1 - hold)))
-        )
+        up, hold, stop = min(1.0, u / 0.02 + 0.01), 0.40 if self.warm else 0.35, 0.98
+        if u < hold:
+            return up
+        x = min(1.0, (u - hold) / (stop - hold))
+        return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * x))
 
     def encoder_alone(self, u: float) -> bool:
         """Whether only the phone loss reaches the encoder."""
@@ -62,7 +64,7 @@ class Schedule:
     def forget(self, u: float) -> float:
         """Share of previous tokens that are replaced."""
         if self.warm:
-            return ramp(u, 0.1, 0.7, 0.25, 0.06)
+            return ramp(u, 0.2, 0.8, 0.20, 0.06)
         return ramp(u, 0.4, 0.85, 0.30, 0.06)
 
     def pad(self, u: float) -> float:
@@ -75,7 +77,7 @@ class Schedule:
 
     def real(self, u: float) -> float:
         """Share of recordings of people."""
-        return 0.35 if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
+        return ramp(u, 0.4, 0.9, 0.20, 0.35) if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
 
 
 def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -> Tensor:
@@ -98,13 +100,15 @@ def losses(
     tokens: Tensor,
     schedule: Schedule,
     u: float,
+    new_head: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(total, text, phone) losses of a batch."""
+    """(total, text, phone) losses of a batch; a new phone head does not reach the encoder."""
     hidden = model.encode(mel)
     frame = torch.arange(labels.shape[1], device=labels.device)[None] * 320 - OFFSET
     heard = (frame >= 0) & (frame < plan["samples"][:, None]) & (labels < 255)
     phone = F.cross_entropy(
-        model.phones(hidden).float().flatten(0, 1), torch.where(heard, labels, -100).flatten()
+        model.phones(hidden.detach() if new_head else hidden).float().flatten(0, 1),
+        torch.where(heard, labels, -100).flatten(),
     )
     audio = model.adapt(hidden.detach() if schedule.encoder_alone(u) else hidden)
     logits = model.decode(tokens, audio, plan["delays"]).float()
@@ -183,17 +187,16 @@ class Run:
         self.schedule = Schedule(args.start_from is not None)
         self.bpe = Bpe(args.tekken)
         self.filters = mel_filters(device)
-        self.sets = {
-            p.name: read_set(p, args.eval_limit)
-            for p in sorted(args.sets.iterdir())
-            if (p / "text.tsv").exists()
-        }
+        self.sets: dict[str, list[Any]] = {}
         self.began = time.time()
 
     @property
     def u(self) -> float:
-        """Share of the training time that is over."""
-        return (self.elapsed + time.time() - self.began) / self.args.seconds
+        """Share of the training time that is over; with a deadline the clock runs on when down."""
+        spent = self.elapsed + time.time() - self.began
+        if self.args.deadline is not None:
+            return 1 - max(0.0, self.args.deadline - time.time()) / self.args.seconds
+        return spent / self.args.seconds
 
     def save(self) -> None:
         """Write last.pt and the averaged weights as an exported model."""
@@ -208,7 +211,12 @@ class Run:
         torch.save(state, out / "last.tmp")
         (out / "last.tmp").rename(out / "last.pt")
         self.load_judge()
-        export(self.judge, out / "export", self.args.tekken)
+        for name in ("export.new", "export.old"):
+            shutil.rmtree(out / name, ignore_errors=True)
+        export(self.judge, out / "export.new", self.args.tekken)
+        if (out / "export").exists():
+            (out / "export").rename(out / "export.old")
+        (out / "export.new").rename(out / "export")
 
     @torch.no_grad()
     def load_judge(self) -> None:
@@ -216,20 +224,20 @@ class Run:
         for p, value in zip(self.judge.parameters(), self.average.values, strict=True):
             p.copy_(value)
 
-    def evaluate(self, delays: tuple[int, ...] = (6,), names: tuple[str, ...] = ()) -> None:
-        """Score the averaged weights on every test set, or on those in `names`."""
+    def evaluate(self, delay: int = 6) -> None:
+        """Score the averaged weights on every test set that is there."""
         self.load_judge()
-        for name, clips in self.sets.items():
-            if names and name not in names:
-                continue
-            for delay in delays:
-                began = time.time()
-                line, pairs = score(self.judge, self.filters, self.bpe, clips, delay)
-                print(
-                    f"  {name:20} {delay * 80:5} ms {line} ({time.time() - began:.1f} s)  "
-                    f"e.g. {pairs[3][1][:70]!r}",
-                    flush=True,
-                )
+        for path in sorted(self.args.sets.iterdir()):
+            if path.name not in self.sets and (path / "text.tsv").exists():
+                self.sets[path.name] = read_set(path, self.args.eval_limit)
+        for name, clips in sorted(self.sets.items()):
+            began = time.time()
+            line, pairs = score(self.judge, self.filters, self.bpe, clips, delay)
+            print(
+                f"  {name:20} {delay * 80:5} ms {line} ({time.time() - began:.1f} s)  "
+                f"e.g. {pairs[-1][1][:70]!r}",
+                flush=True,
+            )
 
 
 def main() -> None:
@@ -241,9 +249,10 @@ def main() -> None:
         "--deadline",
         type=float,
         default=None,
-        help="Unix time: from the first step on, the time that is left replaces --seconds",
+        help="Unix time at which the last of --seconds ends, also after a new start",
     )
     parser.add_argument("--save-every", type=float, default=90)
+    parser.add_argument("--wait-for", type=int, default=1, help="shards to wait for, a minute")
     parser.add_argument("--start-from", type=Path, default=None)
     parser.add_argument("--lr", type=float, default=2e-3)
     parser.add_argument(
@@ -272,7 +281,8 @@ def main() -> None:
     buckets = [Bucket(*map(int, b.split("x"))) for b in args.buckets.split(",")]
     bank = Bank(args.data, int(args.capacity), device)
     feeder = Feeder(args.data, bank)
-    while not feeder.known:
+    came = time.time()
+    while not feeder.known or (len(feeder.known) < args.wait_for and time.time() < came + 60):
         feeder.scan()
         time.sleep(1)
     feeder.start()
@@ -290,8 +300,8 @@ def main() -> None:
     gen = torch.Generator(device=device).manual_seed(args.seed + run.step)
     train(run, loader, bank, roughen, gen, real)
     run.save()
+    print(f"exported at step {run.step}", flush=True)
     run.evaluate()
-    run.evaluate((1, 2, 3, 4, 8, 10, 15, 30), ("synth",))
     print(f"done after {run.step} steps", flush=True)
 
 
@@ -311,10 +321,12 @@ def train(
             wave, labels = bank.cut(plan["segments"], plan["tokens"].shape[1] * 1_280)
             strength = schedule.strength(u) * random.random() ** 0.5
             wave = roughen(wave, plan["samples"], plan["voiced"], strength)
-            mel = mask_mel(log_mel(wave, run.filters), strength, gen)
+            mel = bend_mel(log_mel(wave, run.filters), strength, gen)
+            mel = mask_mel(mel, strength, gen)
             tokens = forget(plan["tokens"], plan["delays"], schedule.forget(u), gen)
         with torch.autocast(device, torch.bfloat16):
-            total, text, phone = losses(run.model, mel, labels, plan, tokens, schedule, u)
+            new_head = run.schedule.warm and run.step < NEW_HEAD_STEPS
+            total, text, phone = losses(run.model, mel, labels, plan, tokens, schedule, u, new_head)
         total.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for optimiser in run.optimisers:
@@ -323,9 +335,6 @@ def train(
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         run.step += 1
-        if run.step == 1 and run.args.deadline is not None:
-            run.began = time.time()
-            run.args.seconds = run.args.deadline - run.began
         run.average.update(min(0.999, (1 + run.step) / (10 + run.step)))
         heard += plan["tokens"].numel() * 0.08
         sums += torch.stack((text.detach(), phone.detach()))
