@@ -3,8 +3,10 @@
     python benchmarks/record_acceptance.py MODEL OUT.json RECORDING...
 
 ``benchmarks/gpu.py`` replays the record on a network of the release's size with random weights,
-whose own guesses never hold. The widths tried are those of a GPU, whatever runs this. A batch of
-``--places`` rows is stood for by as many rows as there are recordings.
+whose own guesses never hold. The widths tried are those of a GPU, whatever runs this; they depend
+on what a pass costs beside its positions, so there is a record for each cost of ``--overheads``. A
+batch of ``--places`` rows is stood for by as many rows as there are recordings, and counts half of
+that cost, as :func:`voxmlx.generation.speculative.pass_overhead` does.
 """
 
 from __future__ import annotations
@@ -19,13 +21,17 @@ import numpy as np
 
 from voxmlx import load
 from voxmlx.audio.decode import read_audio
-from voxmlx.generation import batch, row, speculative
+from voxmlx.generation import batch, speculative
 from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.prompt import right_padding
 from voxmlx.generation.row import RowOptions, SpecialIds
 from voxmlx.streaming.embedder import MelQueue
 
-GPU_OVERHEAD = 40.0
+
+def gpu_sizes(n_places: int) -> tuple[int, ...]:
+    """Widths of a pass on CUDA, as :func:`voxmlx.generation.batch.step_sizes` gives them there."""
+    sizes = batch.TRACED_STEP_SIZES
+    return tuple(n for n in sizes if n == 1 or n * n_places >= batch.CUDA_ROWS)
 
 
 def embed(model: Any, samples: np.ndarray, n_delay: int) -> mx.array:
@@ -42,19 +48,15 @@ def embed(model: Any, samples: np.ndarray, n_delay: int) -> mx.array:
     return mx.concatenate(rows, axis=1)
 
 
-def record(pipeline: Any, clips: list[np.ndarray], n_places: int, n_delay: int) -> dict[str, Any]:
+def record(
+    pipeline: Any, clips: list[np.ndarray], n_places: int, n_delay: int, overhead: float
+) -> dict[str, Any]:
     """Decode the clips as rows of one batch and note every pass."""
     model, tokenizer = pipeline.model, pipeline.tokenizer
-    counts: list[int] = []
-    count_right, best_width = speculative.count_right, speculative.best_width
-
-    def noting(guesses: list[int], ids: list[int]) -> int:
-        counts.append(count_right(guesses, ids))
-        return counts[-1]
-
-    row.count_right = noting
+    best_width = speculative.best_width
     scale = n_places / len(clips)
-    batch.best_width = lambda rows, sizes, n, _: best_width(rows, sizes, n, GPU_OVERHEAD / scale)
+    sizes = gpu_sizes(n_places)
+    batch.best_width = lambda rows, _, n, __: best_width(rows, sizes, n, overhead / scale)
     decoder = BatchDecoder(model, SpecialIds(tokenizer.bos_id, -1, tokenizer.pad_id))
     rows = {decoder.join(RowOptions(n_delay)): clip for clip in clips}
     audio = {key: embed(model, clip, n_delay) for key, clip in rows.items()}
@@ -63,16 +65,13 @@ def record(pipeline: Any, clips: list[np.ndarray], n_places: int, n_delay: int) 
     for key in rows:
         decoder.add(key, audio[key])
     while any(decoder.n_ready(key) for key in rows):
-        counts.clear()
-        for (key, tokens), n in zip(decoder.step().items(), counts, strict=True):
-            accepted[key].append(n)
+        for key, tokens in decoder.step().items():
+            accepted[key].append(len(tokens) - 1)
             ids[key] += [token.id for token in tokens]
-    row.count_right, batch.best_width = count_right, best_width
+    batch.best_width = best_width
     n_tokens = sum(map(len, ids.values()))
     n_passes = sum(map(len, accepted.values()))
     print(f"{n_tokens} tokens in {n_passes} passes of a row: {n_tokens / n_passes:.2f} a pass")
-    for key in rows:
-        print("  ", tokenizer.decode(ids[key])[:100])
     return {"places": n_places, "accepted": list(accepted.values())}
 
 
@@ -83,13 +82,16 @@ def main() -> None:
     parser.add_argument("recordings", nargs="+")
     parser.add_argument("--seconds", type=float, default=60.0, help="audio of the single row")
     parser.add_argument("--places", type=int, default=32)
+    parser.add_argument("--overheads", type=int, nargs="+", default=[80, 40, 20])
     args = parser.parse_args()
     pipeline = load(args.model, dtype="float32")
     clips = [read_audio(path) for path in args.recordings]
     single = np.concatenate(clips)[: int(args.seconds * 16000)]
-    records = [record(pipeline, [single], 1, 6)]
-    if args.places > 1:
-        records.append(record(pipeline, clips[:8], args.places, 6))
+    records = {}
+    for overhead in args.overheads:
+        alone = record(pipeline, [single], 1, 6, overhead)
+        batched = record(pipeline, clips[:8], args.places, 6, overhead / 2)
+        records[str(overhead)] = [alone, batched]
     args.out.write_text(json.dumps(records))
 
 

@@ -10,6 +10,7 @@ Letters: B rows, T positions, H query heads, G key-value heads, K head width, C 
 from __future__ import annotations
 
 import functools
+import os
 from typing import Any
 
 import mlx.core as mx
@@ -24,8 +25,9 @@ FEW_ROWS = 4
 
 @functools.cache
 def on_cuda() -> bool:
-    """Whether the kernels of this module can run."""
-    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
+    """Whether the kernels of this module run: on CUDA, unless ``VOXMLX_KERNELS`` is 0."""
+    wanted = os.environ.get("VOXMLX_KERNELS") != "0"
+    return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
 
 
 def add_norm(x: mx.array, y: mx.array, weight: mx.array, eps: float) -> tuple[mx.array, mx.array]:
