@@ -104,7 +104,9 @@ class Roughen:
         x = octave.clamp_max(8.99)
         k = x.long()
         db = knots[:, k] * (1 - (x - k)) + knots[:, k + 1] * (x - k)
-        gain = 10 ** (db / 20)
+        # rooms and microphones often hold far more below 100 Hz than synthetic voices do
+        boost = self._rand(batch, 1) * 15 * (self._rand(batch, 1) < 0.4 * strength)
+        gain = 10 ** ((db + boost / (1 + (freq / 120) ** 4)) / 20)
         low = torch.where(
             self._rand(batch, 1) < 0.3 * strength, self._rand(batch, 1, low=2_700, high=7_500), 1e5
         )

@@ -73,7 +73,7 @@ class Schedule:
 
     def strength(self, u: float) -> float:
         """How rough the sound is at most."""
-        return 1.0 if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
+        return ramp(u, 0.7, 0.95, 1.0, 0.6) if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
 
     def real(self, u: float) -> float:
         """Share of recordings of people."""
