@@ -23,9 +23,9 @@ from voxmlx.generation.sampling import check_sampling, sample
 from voxmlx.generation.speculative import count_right
 from voxmlx.models.voxtral import CONTEXT, Voxtral
 
-PREFILL_POSITIONS = 256
-"""Positions of a prompt placed by one pass: enough to keep a GPU busy, and a bound on the scores of
-attention where they are held (32 heads x 256 x 32768 in float32: 1 GiB)."""
+PREFILL_POSITIONS = 512
+"""Positions of a prompt placed by one pass: enough to keep a GPU busy. Attention bounds the memory
+of its scores by itself (:mod:`voxmlx.cache.attention`)."""
 
 
 PASSES_A_CLEANING = 8
