@@ -185,3 +185,18 @@ def test_bad_settings_are_named():
         make_store(1, H, 80, mx.float32, KVCacheConfig(4, "none"))
     with pytest.raises(ValueError, match="a power of two, got 96"):
         make_store(1, H, 96, mx.float32, KVCacheConfig(4, "hadamard"))
+
+
+@pytest.mark.parametrize("bits", KV_BITS)
+def test_codes_are_those_of_the_nearest_centroids(bits):
+    table = lloyd_max(bits) / np.sqrt(K)
+    x = np.random.default_rng(3).standard_normal((1, 1, 400, K)).astype(np.float32)
+    x[0, 0, :3] *= [[0], [1e-4], [1e4]]
+    x[0, 0, 3, :] = 0
+    x[0, 0, 3, 5] = 1  # all of a vector in one number, far beyond the table
+    bounds = ((table[1:] + table[:-1]) / 2).astype(np.float32)
+    unit = mx.array(x) / mx.maximum(mx.linalg.norm(mx.array(x), axis=-1, keepdims=True), 1e-8)
+
+    codes = unpack_bits(CodebookCodec(K, bits).encode(mx.array(x))["codes"], bits)
+
+    assert np.array_equal(np.array(codes), np.searchsorted(bounds, np.array(unit)))

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from voxmlx.kernels.bits import pack_bits
 from voxmlx.quantization.codebook import lloyd_max, midpoints
@@ -122,7 +123,7 @@ class CodebookCodec:
             raise ValueError(f"kv_bits needs a head width that is a multiple of 8, got {dim}")
         self.dim, self.bits = dim, bits
         table = lloyd_max(bits) / np.sqrt(dim)
-        self._bounds = mx.array(midpoints(table).astype(np.float32))
+        self._nearest = _Nearest(midpoints(table))
         n_codes = 12 // bits if bits == 3 else 8 // bits
         runs = [run[::-1] for run in itertools.product(table, repeat=n_codes)]
         self._runs = mx.array(np.array(runs, np.float32))
@@ -135,7 +136,7 @@ class CodebookCodec:
         """Store vectors, ``(B, H, T, K)``."""
         x = x.astype(mx.float32)
         norms = mx.linalg.norm(x, axis=-1, keepdims=True)
-        codes = _bisect(self._bounds, x / mx.maximum(norms, 1e-8), self.bits)
+        codes = self._nearest(x / mx.maximum(norms, 1e-8))
         return {"codes": pack_bits(codes, self.bits), "norms": norms.astype(mx.float16)}
 
     def decode(self, stored: Parts, dtype: mx.Dtype) -> mx.array:
@@ -191,10 +192,26 @@ def _scaled(x: mx.array, norms: mx.array) -> mx.array:
     return (x * norms.astype(mx.float32).swapaxes(-1, -2)).astype(x.dtype)
 
 
-def _bisect(bounds: mx.array, x: mx.array, bits: int) -> mx.array:
-    """Number of ascending ``bounds`` below each value: its code, uint32."""
-    code = mx.zeros(x.shape, mx.uint32)
-    for bit in reversed(range(bits)):
-        trial = code + (1 << bit)
-        code = mx.where(x > bounds[trial - 1], trial, code)
-    return code
+class _Nearest:
+    """Codes of the nearest centroids, by a table of cells that hold one bound at most.
+
+    Args:
+        bounds: Middles between neighbouring centroids, ascending.
+    """
+
+    def __init__(self, bounds: npt.NDArray[np.float64]):
+        gap = np.diff(bounds).min() if len(bounds) > 1 else 1.0
+        cell = gap / 2
+        self._low, self._per_cell = float(bounds[0]) - cell, float(1 / cell)
+        edges = np.arange(self._low, bounds[-1] + 2 * cell, cell)
+        # Half a thousandth of a cell allows for the rounding of float32.
+        below = np.searchsorted(bounds, edges - cell / 2000)
+        self._last = len(edges) - 1
+        self._codes = mx.array(below.astype(np.uint32))
+        self._bounds = mx.array(np.append(bounds, np.inf).astype(np.float32))
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """The number of bounds below each value, uint32."""
+        cells = mx.clip((x - self._low) * self._per_cell, 0, self._last).astype(mx.uint32)
+        codes = self._codes[cells]
+        return codes + (x > self._bounds[codes]).astype(mx.uint32)
