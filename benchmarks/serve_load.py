@@ -6,8 +6,10 @@
 
 Each session gets 80 ms of audio every 80 ms, all at different moments. The lag of a token is the
 time from the moment when its audio was complete to its arrival, beyond the delay that was asked
-for; the first second of a session is left out. Without ``--sockets`` sessions call the engine in
-this process; with it they are WebSocket clients of a server in a process of its own.
+for; the first second of a session is left out. Before each step the same number of sessions takes
+bursts of all sizes, so that what is compiled or planned once is not counted. Without ``--sockets``
+sessions call the engine in this process; with it they are WebSocket clients of a server in a
+process of its own. ``--late`` puts every session behind ten minutes of audio: its windows are full.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.engine.engine import Engine
+from voxmlx.engine.engine import Engine, Tick
 from voxmlx.engine.request import TurnOptions, Update
 from voxmlx.engine.scheduler import Limits
 from voxmlx.pipeline import Pipeline, load
@@ -94,6 +96,31 @@ def run_engine(engine: Engine, n: int, seconds: float, delay_ms: int, sound: Any
     return [lag for session in sessions for lag in session.lags_ms]
 
 
+def warm_up(engine: Engine, n: int, delay_ms: int) -> None:
+    """Let ``n`` sessions do everything that they may do."""
+    sessions = [Session(engine, np.zeros(0, np.float32), delay_ms, 0.0) for _ in range(n)]
+    rng = np.random.default_rng(0)
+    for n_positions in (8, 8, 1, 2, 4, 12, 16, 25, 8, 4, 2, 1, 1):
+        for session in sessions:
+            noise = 0.1 * rng.standard_normal(n_positions * CHUNK)
+            session.turn.feed(noise.astype(np.float32), 16000)
+        while any(session.turn.backlog_s > CHUNK_S + 0.01 for session in sessions):
+            time.sleep(0.005)
+    for session in sessions:
+        session.turn.cancel()
+
+
+def start_late() -> None:
+    """Let every row begin with full windows, as if it had been there for ten minutes."""
+    from voxmlx.cache.ring import RingKVCache
+
+    def clear_row(cache: RingKVCache, row: int) -> None:
+        cache.reserve(cache.full_capacity)
+        cache.offsets[row] = cache.full_capacity
+
+    RingKVCache.clear_row = clear_row  # type: ignore[method-assign]
+
+
 async def socket_session(url: str, samples: np.ndarray, delay_ms: int, begin: float) -> list[float]:
     """Lags of the deltas of one WebSocket client."""
     from websockets.asyncio.client import connect
@@ -146,6 +173,32 @@ def report(n: int, lags_ms: Sequence[float], **more: Any) -> bool:
     return bool(met)
 
 
+class Ticks:
+    """How long the engine's ticks were, and what memory they found."""
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._ms: list[float] = []
+        self._kv_bytes = 0
+        self._begin = time.perf_counter()
+
+    def observe(self, tick: Tick) -> None:
+        """Take a tick; called on the engine's thread."""
+        self._ms.append(1e3 * tick.seconds)
+        self._kv_bytes = max(self._kv_bytes, tick.kv_bytes)
+
+    def summary(self) -> dict[str, float]:
+        """For the report."""
+        p50, p99 = np.percentile(self._ms, (50, 99)) if self._ms else (0.0, 0.0)
+        busy = sum(self._ms) / 1e3 / (time.perf_counter() - self._begin)
+        figures = {"tick_p50_ms": p50, "tick_p99_ms": p99, "busy": busy}
+        figures |= {"kv_gb": self._kv_bytes / 1e9, "mlx_gb": mx.get_active_memory() / 1e9}
+        return {name: round(float(value), 2) for name, value in figures.items()}
+
+
 def open_pipeline(options: argparse.Namespace) -> Pipeline:
     """The model that the options name."""
     if options.random is None:
@@ -174,6 +227,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--delay", type=int, default=480)
     parser.add_argument("--recording", help="what is said; noise otherwise")
+    parser.add_argument("--late", action="store_true", help="with full windows")
     parser.add_argument("--sockets", action="store_true")
     options = parser.parse_args()
     steps = [int(step) for step in options.sessions.split(",")]
@@ -196,13 +250,20 @@ def main() -> None:
             finally:
                 server.terminate()
         return
-    engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)))
+    if options.late:
+        start_late()
+    ticks = Ticks()
+    engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)), ticks.observe)
     engine.start()
     try:
-        run_engine(engine, 1, 3, options.delay, sound)  # compiles what there is to compile
         for n in steps:
-            run_engine(engine, n, 2, options.delay, sound)
-            if not report(n, run_engine(engine, n, *arguments)):
+            started = time.perf_counter()
+            warm_up(engine, n, options.delay)
+            warm_s = round(time.perf_counter() - started, 1)
+            ticks.clear()
+            lags = run_engine(engine, n, *arguments)
+            more = {"late": options.late, "warm_up_s": warm_s, **ticks.summary()}
+            if not report(n, lags, **more):
                 break
     finally:
         engine.stop()

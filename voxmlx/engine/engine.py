@@ -36,10 +36,16 @@ from voxmlx.generation.row import SpecialIds
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
 
-LIVE_POSITIONS = 25
-"""Positions (80 ms) of one live turn that an encoder pass takes at most."""
+LIVE_POSITIONS = 8
+"""Positions (80 ms) of one live turn that a pass takes at most, of the encoder or the decoder. All
+rows of a pass are computed to the length of the longest, so the 30 to 60 positions with which a
+turn begins are spread over some ticks, or they would hold up the others' audio."""
 LIVE_PASSES = 4
 """Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
+REST_TICKS, MAX_PERIOD_S = 2.0, 0.08
+"""A tick that has caught up is followed by a rest, so that more turns have audio at the next one: a
+tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
+lengths apart, but once a position at least. It halves the load and adds at most one tick of lag."""
 CACHE_BYTES = 2 * 2**30
 """Freed buffers that MLX may keep for reuse; without a limit they grow with every new shape."""
 
@@ -94,6 +100,7 @@ class Engine:
         self._failure: BaseException | None = None
         self._pipeline: Pipeline | OfflinePipeline | None = None
         self._last_tick_s = time.monotonic()
+        self._rest_until_s = self._last_tick_s
 
     def start(self) -> None:
         """Load the model and begin; returns when turns can be opened.
@@ -173,15 +180,16 @@ class Engine:
         tokenizer = pipeline.tokenizer
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         rows = {Kind.LIVE: self.limits.max_live, Kind.FILE: self.limits.max_files}
-        positions = {Kind.LIVE: LIVE_POSITIONS, Kind.FILE: MAX_SLICE}
         self._pools = {
-            kind: Pool(pipeline.model, ids, max(1, rows[kind]), positions[kind], self._kv)
+            kind: Pool(pipeline.model, ids, max(1, rows[kind]), *_steps(kind), self._kv)
             for kind in Kind
         }
 
     def _take_commands(self) -> None:
         """Take what was asked since the last tick; waits if there is nothing else to do."""
         idle = not any(job.pending for job in self._jobs.values())
+        if idle:
+            self._stopping.wait(max(0.0, self._rest_until_s - time.monotonic()))
         try:
             command = self._commands.get(timeout=0.5) if idle else self._commands.get_nowait()
             while True:
@@ -233,6 +241,9 @@ class Engine:
         if shares:
             n_tokens += self._work(Kind.FILE, shares)
         self._last_tick_s = time.monotonic()
+        if live:
+            period_s = min(REST_TICKS * (self._last_tick_s - started), MAX_PERIOD_S)
+            self._rest_until_s = started + period_s
         if live and shares:
             self._scheduler.ticked(self._last_tick_s - started)
         if self._observe is not None and (live or shares):
@@ -304,12 +315,11 @@ class Engine:
         config = self._pipeline.config
         if not isinstance(config.encoder, EncoderConfig):
             return 0
-        live = turn.options.kind is Kind.LIVE
-        n_encode = (LIVE_POSITIONS if live else MAX_SLICE) * config.downsample_factor
-        n_decode = (config.decoder.sliding_window or 0) + MAX_STEP
+        n_encode, n_decode = _steps(turn.options.kind)
         encoder = _slot_bytes(config.encoder, self._pipeline.model.dtype, self._kv)
         decoder = _slot_bytes(config.decoder, self._pipeline.model.dtype, self._kv)
-        return encoder * (config.encoder.sliding_window + n_encode) + decoder * n_decode
+        n_encode = config.encoder.sliding_window + n_encode * config.downsample_factor
+        return encoder * n_encode + decoder * ((config.decoder.sliding_window or 0) + n_decode)
 
     def _report(self, seconds: float, n_tokens: int) -> Tick:
         scheduler = self._scheduler
@@ -317,6 +327,11 @@ class Engine:
         return Tick(
             seconds, scheduler.n_live, scheduler.n_files, scheduler.n_waiting, n_tokens, kv_bytes
         )
+
+
+def _steps(kind: Kind) -> tuple[int, int]:
+    """Most positions of a turn that a pass takes, of the encoder and of the decoder."""
+    return (LIVE_POSITIONS, LIVE_POSITIONS) if kind is Kind.LIVE else (MAX_SLICE, MAX_STEP)
 
 
 def _slot_bytes(c: EncoderConfig | DecoderConfig, dtype: mx.Dtype, kv: KVCacheConfig | None) -> int:

@@ -16,6 +16,7 @@ from voxmlx.audio.decode import AudioReader, open_audio
 from voxmlx.engine.pool import Pool, PooledBackend
 from voxmlx.engine.scheduler import MAX_SLICE
 from voxmlx.errors import AudioError
+from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.row import SpecialIds
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import AudioSource, Pipeline
@@ -134,7 +135,7 @@ class _Rows(Generic[K]):
         tokenizer = pipeline.tokenizer
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         self._pipeline = pipeline
-        self._pool = Pool(pipeline.model, ids, rows, MAX_SLICE, options.kv)
+        self._pool = Pool(pipeline.model, ids, rows, MAX_SLICE, MAX_STEP, options.kv)
         self._n_rows = rows
         self._delay_ms = delay_ms
         self._options = options

@@ -29,6 +29,7 @@ class Pool:
         ids: Special ids of its tokenizer.
         max_rows: Most sessions at a time.
         max_positions: Most positions (80 ms) of a session that one encoder pass takes.
+        max_step: Most positions of a session that one decoder pass takes.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
     """
 
@@ -38,12 +39,13 @@ class Pool:
         ids: SpecialIds,
         max_rows: int,
         max_positions: int,
+        max_step: int,
         kv: KVCacheConfig | None = None,
     ):
         self.max_positions = max_positions
         self.model = model
         self.encoder = BatchEncoder(model, max_positions, max_rows, kv)
-        self.decoder = BatchDecoder(model, ids, max_rows, kv)
+        self.decoder = BatchDecoder(model, ids, max_rows, kv, max_step)
         self._tokens: dict[int, PooledTokens] = {}
 
     @property
@@ -62,7 +64,9 @@ class Pool:
                 mel[embedder.row] = frames
                 embedders[embedder.row] = embedder
         if mel:
-            for row, audio in self.encoder.encode(mel).items():
+            rows = self.encoder.encode(mel)
+            mx.async_eval(*rows.values())  # a long prompt would leave several passes unevaluated
+            for row, audio in rows.items():
                 embedders[row].push(audio)
 
     def decode(self) -> int:
