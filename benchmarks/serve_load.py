@@ -200,7 +200,9 @@ class Ticks:
 
 
 def open_pipeline(options: argparse.Namespace) -> Pipeline:
-    """The model that the options name."""
+    """The model that the options name; called on the engine's thread."""
+    if options.cpu:
+        mx.set_default_device(mx.cpu)
     if options.random is None:
         return load(options.model)
     from tests.tiny import tiny_tekken_dict
@@ -228,6 +230,7 @@ def main() -> None:
     parser.add_argument("--delay", type=int, default=480)
     parser.add_argument("--recording", help="what is said; noise otherwise")
     parser.add_argument("--late", action="store_true", help="with full windows")
+    parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     parser.add_argument("--sockets", action="store_true")
     options = parser.parse_args()
     steps = [int(step) for step in options.sessions.split(",")]
