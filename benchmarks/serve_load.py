@@ -4,12 +4,14 @@
     python benchmarks/serve_load.py --random 4b --sessions 16,32,48,64 --seconds 20
     python benchmarks/serve_load.py --model tiny --sessions 16 --sockets
 
-Each session gets 80 ms of audio every 80 ms, all at different moments. The lag of a token is the
-time from the moment when its audio was complete to its arrival, beyond the delay that was asked
-for; the first second of a session is left out. Before each step the same number of sessions takes
-bursts of all sizes, so that what is compiled or planned once is not counted. Without ``--sockets``
-sessions call the engine in this process; with it they are WebSocket clients of a server in a
-process of its own. ``--late`` puts every session behind ten minutes of audio: its windows are full.
+Each session gets 40 ms of audio every 40 ms, all at different moments. The lag of a token is the
+time from the moment when its 80 ms of audio were complete to its arrival, beyond the delay that was
+asked for; 40 ms of it is the wait for the next piece, into which the last mel frame reaches by
+2.5 ms. The first second of a session is left out. Before each step the same number of sessions
+takes bursts of all sizes, so that what is compiled or planned once is not counted. Without
+``--sockets`` sessions call the engine in this process; with it they are WebSocket clients of a
+server in a process of its own. ``--late`` puts every session behind ten minutes of audio: its
+windows are full.
 """
 
 from __future__ import annotations
@@ -35,8 +37,9 @@ from voxmlx.engine.request import TurnOptions, Update
 from voxmlx.engine.scheduler import Limits
 from voxmlx.pipeline import Pipeline, load
 
-CHUNK = 1280
+CHUNK = 640
 CHUNK_S = CHUNK / 16000
+POSITION = 1280
 P95_GOAL_MS, P99_GOAL_MS = 160, 500
 
 
@@ -102,9 +105,9 @@ def warm_up(engine: Engine, n: int, delay_ms: int) -> None:
     rng = np.random.default_rng(0)
     for n_positions in (8, 8, 1, 2, 4, 12, 16, 25, 8, 4, 2, 1, 1):
         for session in sessions:
-            noise = 0.1 * rng.standard_normal(n_positions * CHUNK)
+            noise = 0.1 * rng.standard_normal(n_positions * POSITION)
             session.turn.feed(noise.astype(np.float32), 16000)
-        while any(session.turn.backlog_s > CHUNK_S + 0.01 for session in sessions):
+        while any(session.turn.backlog_s > 0.09 for session in sessions):
             time.sleep(0.005)
     for session in sessions:
         session.turn.cancel()

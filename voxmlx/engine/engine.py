@@ -42,10 +42,10 @@ rows of a pass are computed to the length of the longest, so the 30 to 60 positi
 turn begins are spread over some ticks, or they would hold up the others' audio."""
 LIVE_PASSES = 4
 """Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
-REST_TICKS, MAX_PERIOD_S = 2.0, 0.08
+PERIOD_TICKS, MAX_PERIOD_S = 1.5, 0.06
 """A tick that has caught up is followed by a rest, so that more turns have audio at the next one: a
 tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
-lengths apart, but once a position at least. It halves the load and adds at most one tick of lag."""
+lengths apart, up to three quarters of a position."""
 CACHE_BYTES = 2 * 2**30
 """Freed buffers that MLX may keep for reuse; without a limit they grow with every new shape."""
 
@@ -242,7 +242,7 @@ class Engine:
             n_tokens += self._work(Kind.FILE, shares)
         self._last_tick_s = time.monotonic()
         if live:
-            period_s = min(REST_TICKS * (self._last_tick_s - started), MAX_PERIOD_S)
+            period_s = min(PERIOD_TICKS * (self._last_tick_s - started), MAX_PERIOD_S)
             self._rest_until_s = started + period_s
         if live and shares:
             self._scheduler.ticked(self._last_tick_s - started)

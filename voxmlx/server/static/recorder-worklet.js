@@ -1,9 +1,9 @@
-// Runs on the audio thread: gathers the microphone's samples into pieces of 80 ms as 16-bit PCM.
+// Runs on the audio thread: gathers the microphone's samples into pieces of 40 ms as 16-bit PCM.
 
 class Recorder extends AudioWorkletProcessor {
   constructor() {
     super();
-    this.piece = new Int16Array(Math.round(sampleRate * 0.08));
+    this.piece = new Int16Array(Math.round(sampleRate * 0.04));
     this.filled = 0;
     this.peak = 0;
     this.port.onmessage = () => {
