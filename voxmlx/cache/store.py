@@ -15,6 +15,10 @@ import mlx.core as mx
 
 from voxmlx.cache.attention import attend_causal
 from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
+from voxmlx.kernels.host import attend as attend_by_host
+
+HOST_STEPS = 4
+"""Positions of a step from which attention on the host pays."""
 
 TURNED_SLOTS = 512
 """Slots whose keys are turned at once: 1 MB of a row at full size."""
@@ -62,6 +66,8 @@ class KVStore:
         self.n_kv_heads = n_kv_heads
         self.head_dim = head_dim
         self.dtype = dtype
+        self.by_host = False
+        """Whether attention of several positions is computed by the host."""
         self.buffers: dict[str, list[mx.array]] = {}
 
     def parts(self) -> dict[str, tuple[int, mx.Dtype]]:
@@ -135,6 +141,9 @@ class KVStore:
             k, v = (self.buffers[name][layer][:, :, :n] for name in ("keys", "values"))
             return attend_causal(queries, k, v, scale)
         shape = queries.shape
+        if self.by_host and shape[2] >= HOST_STEPS:
+            keys, values = (self.read(name, layer, index) for name in ("keys", "values"))
+            return attend_by_host(queries, keys, values, scale, index.mask)
         if shape[2] == 1 and mx.default_device().type == mx.cpu:
             # The queries that share a key head become the steps of one, so that its keys are read
             # once: 8 times faster on a CPU, where nothing fuses; slower on an H200.

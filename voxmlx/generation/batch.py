@@ -20,7 +20,7 @@ from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, ne
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.slots import MAX_ROWS, Slots, round_up
-from voxmlx.generation.speculative import best_width, pass_overhead
+from voxmlx.generation.speculative import HOST_OVERHEAD, best_width, pass_overhead
 from voxmlx.generation.step import DecodeState, replays, step_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -117,6 +117,7 @@ class BatchDecoder:
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
         self._program = step_program(model)
+        self._by_host = model.decoder.layers[0].attention.by_host
         self._ahead: _Pass | None = None
         self._block: _Block | None = None
 
@@ -264,7 +265,8 @@ class BatchDecoder:
         if fixed or not guessers:
             return max(fixed, default=1)
         n_places = self._slots.size
-        return best_width(guessers, step_sizes(n_places), n_places, pass_overhead(n_places))
+        overhead = HOST_OVERHEAD if self._by_host else pass_overhead(n_places)
+        return best_width(guessers, step_sizes(n_places), n_places, overhead)
 
     def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
         """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""

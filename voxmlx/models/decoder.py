@@ -18,7 +18,7 @@ from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import DecoderConfig, KVCacheConfig
 from voxmlx.kernels.decode import add_norm
-from voxmlx.models.fuse import UNPACKED
+from voxmlx.models.fuse import HOST, UNPACKED
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
@@ -130,6 +130,7 @@ class Decoder(nn.Module):
         """
         c = self.config
         store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, self.dtype, kv)
+        store.by_host = self.layers[0].attention.by_host
         if c.sliding_window is None:
             if window is None:
                 raise ValueError("window is needed: this decoder has no sliding window")
@@ -185,6 +186,8 @@ class Decoder(nn.Module):
         B, T, D = hidden.shape
         rows = hidden.reshape(B * T, D)
         head = self.embed_tokens if self.config.tied_embeddings else self.lm_head
+        if HOST in head:
+            return head[HOST](rows).reshape(B, T, -1)
         if UNPACKED in head:
             return (rows @ head[UNPACKED].T).reshape(B, T, -1)
         if mx.issubdtype(head.weight.dtype, mx.floating):

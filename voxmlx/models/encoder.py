@@ -95,6 +95,7 @@ class CausalEncoder(nn.Module):
         c = self.config
         dtype = self.norm.weight.dtype
         store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, dtype, kv)
+        store.by_host = self.layers[0].attention.by_host
         cache = RingKVCache(store, c.sliding_window, max_step, batch_size, c.rope_theta)
         return EncoderState(cache)
 

@@ -12,12 +12,16 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from voxmlx.kernels.hadamard import block_hadamard
+from voxmlx.kernels.host import HostMatrix, on_host
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
 
 NEVER = 1 << 30
 
 UNPACKED = "_unpacked"
 """Name of a packed layer's unpacked copy; the underscore keeps it out of the parameters."""
+
+HOST = "_host"
+"""Name of what multiplies by a layer's weights on the host (:mod:`voxmlx.kernels.host`)."""
 
 MAX_UNPACKED = 100_000_000
 """Most weights of a model whose packed matrices are also kept unpacked, for CPUs."""
@@ -38,8 +42,12 @@ class JoinedLinear:
         self._bias = _join_biases(layers)
         if all(UNPACKED in layer for layer in layers):
             whole = columns_first(mx.concatenate([layer.pop(UNPACKED) for layer in layers]))
+            for layer in layers:
+                layer.pop(HOST, None)
             mx.eval(whole)
             self._arrays = {"weight": whole}
+        plain = "scales" not in self._arrays and on_host(self._arrays["weight"].dtype)
+        self.host = HostMatrix(self._arrays["weight"]) if plain else None
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, sum of the widths)``."""
@@ -49,6 +57,9 @@ class JoinedLinear:
                 x = block_hadamard(x)
             y = packed_product(x, arrays, first)
             return y if self._bias is None else y + self._bias
+        if self.host is not None:
+            y = self.host(x)
+            return y if self._bias is None else y + self._bias
         if self._bias is None:
             return x @ arrays["weight"].T
         return mx.addmm(self._bias, x, arrays["weight"].T)
@@ -56,7 +67,9 @@ class JoinedLinear:
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
     """One layer's product, ``(n, D) -> (n, out)``, in the way that suits the number of rows."""
-    if UNPACKED in layer:
+    if HOST in layer:
+        y = layer[HOST](x)
+    elif UNPACKED in layer:
         y = x @ layer[UNPACKED].T
     elif type(layer) is nn.QuantizedLinear:
         y = packed_product(x, layer, layer)
@@ -104,6 +117,11 @@ def prepare_for_inference(model: nn.Module) -> None:
         if type(module) in (nn.Linear, nn.Embedding) and id(module) not in joined:
             module.weight = columns_first(module.weight)
             mx.eval(module.weight)
+            if on_host(module.weight.dtype):
+                module[HOST] = HostMatrix(module.weight)
+        elif isinstance(module, nn.Conv1d) and on_host(module.weight.dtype):
+            filters = columns_first(module.weight.reshape(module.weight.shape[0], -1))
+            module[HOST] = HostMatrix(filters)
 
 
 def _unpack_small(model: nn.Module) -> None:
@@ -118,6 +136,8 @@ def _unpack_small(model: nn.Module) -> None:
             weight = block_hadamard(weight)
         layer[UNPACKED] = columns_first(weight)
         mx.eval(layer[UNPACKED])
+        if on_host(layer[UNPACKED].dtype):
+            layer[HOST] = HostMatrix(layer[UNPACKED])
 
 
 def columns_first(weight: mx.array) -> mx.array:

@@ -15,7 +15,8 @@ import mlx.nn as nn
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.kernels.decode import gated
-from voxmlx.models.fuse import JoinedLinear, can_join, linear
+from voxmlx.kernels.host import convolve
+from voxmlx.models.fuse import HOST, JoinedLinear, can_join, linear
 
 
 class CausalConv1d(nn.Conv1d):
@@ -67,6 +68,8 @@ class CausalConv1d(nn.Conv1d):
         if n_valid is not None:
             places = n_valid[:, None, None] + mx.arange(self._n_tail)[:, None]
             tail = mx.take_along_axis(x, places, axis=1)
+        if HOST in self:
+            return convolve(x, self[HOST], kernel_size, stride) + self.bias, tail
         return super().__call__(x), tail
 
 
@@ -127,6 +130,11 @@ class Attention(nn.Module):
             q, k = qk[:, :H], qk[:, H:]
         out = cache.attend(layer, q, k, v, index, self.scale)
         return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+
+    @property
+    def by_host(self) -> bool:
+        """Whether the host multiplies (:mod:`voxmlx.kernels.host`)."""
+        return self._qkv is not None and self._qkv.host is not None
 
     def fuse(self) -> list[nn.Module]:
         """Compute q, k and v as one product from now on; returns the layers this could join."""
