@@ -9,9 +9,8 @@ def test_phrases_reach_every_command(cli, model, recording, tmp_path, monkeypatc
 
     def spy(phrases, tokenizer, strength):
         seen.append(list(phrases))
-        return []
 
-    monkeypatch.setattr(session, "context_rules", spy)
+    monkeypatch.setattr(session, "make_bias", spy)
     (tmp_path / "names.txt").write_text("Ada Lovelace\n\n Zürich \n")
     options = ("-m", model, "--bias", "one", "--keyword", "two", "--bias-file")
     options = (*options, tmp_path / "names.txt")

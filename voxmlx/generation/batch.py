@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig
-from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, nested
+from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, gaps_of, nested
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.slots import MAX_ROWS, Slots, round_up
@@ -239,6 +239,8 @@ class BatchDecoder:
             return False
         if n_places != self._slots.size or any(row.n_ready < 2 for row in rows):
             return False
+        if any(row.options.bias is not None for row in rows):
+            return False
         if sum(row.n_ready > 0 for row in self._rows.values()) > len(rows):
             return False
         return bool(rows) and self._width(rows) == 1
@@ -299,6 +301,8 @@ class BatchDecoder:
                 logits = add_biases(logits, w.slot, w.row.biases(w.tokens))
                 if w.row.samples:
                     drawn[w.slot] = w.row.draw(logits[w.slot, :1])
+        asked = [(w.slot, *place) for w in work for place in w.row.questions(w.tokens)]
+        gaps = gaps_of(logits, asked)
         ids = mx.argmax(logits, axis=-1)
         for slot, token in drawn.items():
             ids[slot, :1] = token
@@ -306,8 +310,9 @@ class BatchDecoder:
         total = mx.logsumexp(logits, axis=-1)
         n = max((w.row.options.n_alternatives for w in work), default=0)
         if n == 0:
-            return Outputs(ids, chosen - total)
-        return Outputs(ids, chosen - total, *best_alternatives(logits - total[..., None], n))
+            return Outputs(ids, chosen - total, gaps=gaps)
+        best = best_alternatives(logits - total[..., None], n)
+        return Outputs(ids, chosen - total, *best, gaps)
 
     def _settle(
         self, work: Sequence[_Work], outputs: Outputs
@@ -315,6 +320,7 @@ class BatchDecoder:
         """Read a pass from the device: new tokens of each row, and how many positions stay."""
         all_ids, logprobs = nested(outputs.ids), nested(outputs.logprobs)
         alternatives = outputs.alternatives()
+        gaps = iter([] if outputs.gaps is None else nested(outputs.gaps))
         tokens: dict[int, list[GeneratedToken]] = {}
         counts: dict[int, int] = {}
         for w in work:
@@ -324,6 +330,7 @@ class BatchDecoder:
                 all_ids[w.slot][:n],
                 logprobs[w.slot][:n],
                 alternatives[w.slot][:n] if alternatives else [()] * n,
+                {place: next(gaps) for place in w.row.questions(w.tokens)},
             )
         return tokens, counts
 

@@ -1,23 +1,31 @@
-"""A logit rule that makes given phrases likelier: names, terms and other words to expect.
+"""Phrases to expect: names, terms and other words that the model should prefer where they fit.
 
-The phrases, in every spelling that the text may have, form a trie over tokens. Where a word starts,
-the first tokens of phrases are raised a little; once a phrase is in progress, its next token is
-raised more. Positions that hold no text are left alone: nothing is raised after a pad, so silence
-stays silence and no word comes earlier than the model hears it.
+Where a word starts, each phrase that may begin there is placed ahead as a whole and scored on the
+sound itself (:mod:`voxmlx.generation.trial`). It is written only if what it lacks, summed over its
+tokens, stays within a budget that grows with its length. Raising the logits of a phrase's tokens
+one by one instead finds half as much and breaks other words: a first token says little, and what is
+written cannot be taken back (``benchmarks/biasing.py``).
+
+All is a function of the tokens so far. Nothing starts after a pad, so silence stays silence and no
+word comes earlier than the model hears it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from voxmlx.words.characters import is_unspaced
 
-START_BOOST = 2.0
-"""What the first token of a phrase gains where a word starts, in logits."""
-NEXT_BOOST = 4.0
-"""What each further token gains; ``benchmarks/biasing.py`` measures what both find and cost."""
+BUDGET = 1.65
+"""What a phrase may lack, in logits, times the geometric mean of its tokens and characters: that
+told said from unsaid phrases better than either number alone."""
+START_BUDGET = 5.0
+"""What its first token may lack, in logits: it decides whether a phrase is tried at all."""
+MAX_AHEAD = 7
+"""Tokens that are placed ahead at most: a pass of 8 positions."""
 
 _PAD, _WORD, _TEXT = range(3)
 _SPACED, _BARE = range(2)
@@ -50,26 +58,44 @@ class BiasState(NamedTuple):
     empty: bool
 
 
+class Piece(NamedTuple):
+    """A part of a phrase that is tried as a whole.
+
+    Attributes:
+        tokens: Its ids.
+        budget: What they may lack in all.
+        closed: Whether a word must end behind them.
+    """
+
+    tokens: tuple[int, ...]
+    budget: float
+    closed: bool
+
+
 @dataclass
 class _Node:
     """A token sequence that starts at least one phrase.
 
-    ``at_word`` holds the children that may start a word or stand alone, as characters of scripts
-    without spaces do; only those may follow a word mark.
+    Attributes:
+        children: Nodes by the token that follows.
+        at_word: Tokens that may start a word or stand alone, as characters of scripts without
+            spaces do; only those may follow a word mark.
+        pieces: What may follow where a piece ends here, by first token.
     """
 
     children: dict[int, int] = field(default_factory=dict)
     at_word: set[int] = field(default_factory=set)
+    pieces: dict[int, set[Piece]] = field(default_factory=dict)
 
 
 class ContextBias:
-    """Raise the tokens of phrases; a :class:`voxmlx.generation.rules.LogitRule`.
+    """Phrases that a row of a decoder tries where they may start.
 
     Args:
         phrases: What to expect, as it should be spelled. Each is also tried in lower case, in
             capitals, with a capital first letter, and with and without a space before it.
         tokenizer: Spells them.
-        strength: Factor of the boosts; more finds more of the phrases, and puts more of them where
+        strength: Factor of the budgets; more finds more of the phrases, and puts more of them where
             they were not said.
 
     Raises:
@@ -79,9 +105,10 @@ class ContextBias:
     def __init__(self, phrases: Iterable[str], tokenizer: Encoder, strength: float = 1.0):
         if not strength > 0:
             raise ValueError(f"bias_strength must be positive, got {strength!r}")
+        self.start_budget = START_BUDGET * strength
+        self._budget = BUDGET * strength
         self._pad, self._word = tokenizer.pad_id, tokenizer.word_id
         self._tokenizer = tokenizer
-        self._start, self._next = START_BOOST * strength, NEXT_BOOST * strength
         # Phrases after a space, and phrases where none is due: at the start of the text, and
         # everywhere in scripts without spaces.
         self._nodes = [_Node(), _Node()]
@@ -90,6 +117,7 @@ class ContextBias:
                 bare = is_unspaced(text[0])
                 self._add(_SPACED, text if bare else f" {text}")
                 self._add(_BARE, text)
+        self._starts: dict[BiasState, dict[int, tuple[Piece, ...]]] = {}
 
     @property
     def initial(self) -> BiasState:
@@ -107,34 +135,63 @@ class ContextBias:
         live = sorted(node for node in found if node is not None and self._nodes[node].children)
         return BiasState(tuple(live), _TEXT, False)
 
-    def bias(self, state: BiasState) -> Mapping[int, float]:
-        """The boosts of the token that follows."""
+    def starts(self, state: BiasState) -> Mapping[int, Sequence[Piece]]:
+        """Pieces that may come next, by their first token; empty means free."""
         if state.last == _PAD:
             return {}
-        boosts: dict[int, float] = {}
-        if state.last == _WORD:
-            for root in (_SPACED, _BARE) if state.empty else (_SPACED,):
-                boosts |= dict.fromkeys(self._nodes[root].children, self._start)
-        for node in state.nodes:
-            tokens = (
-                self._nodes[node].children if state.last == _TEXT else self._nodes[node].at_word
-            )
-            boosts |= dict.fromkeys(tokens, self._next)
-        return boosts
+        known = self._starts.get(state)
+        if known is None:
+            known = self._starts[state] = self._find_starts(state)
+        return known
+
+    def ends_word(self, token_id: int) -> bool:
+        """Whether a word ends before a token: it is no text, or starts with no letter."""
+        data = self._tokenizer.token_bytes(token_id)
+        return not data or not (data[:1].isalnum() or data[:1] >= b"\x80")
+
+    def _find_starts(self, state: BiasState) -> dict[int, tuple[Piece, ...]]:
+        roots = (_SPACED, _BARE) if state.empty else (_SPACED,)
+        found: dict[int, set[Piece]] = {}
+        for index in (*roots, *state.nodes):
+            node = self._nodes[index]
+            for token_id, pieces in node.pieces.items():
+                # A mark comes before words and lone characters; without one, text that goes on
+                # starts a word only with a space.
+                if state.last == _WORD and index not in roots and token_id not in node.at_word:
+                    continue
+                if state.last == _TEXT and index in roots and token_id not in node.at_word:
+                    continue
+                found.setdefault(token_id, set()).update(pieces)
+        return {token_id: tuple(sorted(pieces)) for token_id, pieces in found.items()}
 
     def _add(self, root: int, text: str) -> None:
-        node = root
-        position = 0
+        """Add a spelling to the trie, cut into pieces before every token that starts a word."""
         data = text.encode()
-        for token_id in self._tokenizer.encode(text):
+        ids = self._tokenizer.encode(text)
+        ends = [0]
+        for token_id in ids:
+            ends.append(ends[-1] + len(self._tokenizer.token_bytes(token_id)))
+        node, first, start = root, 0, root
+        for i, token_id in enumerate(ids):
+            lone = _stands_alone(data[ends[i] :])
+            if i and (lone or i - first == MAX_AHEAD):
+                self._put_piece(start, ids[first:i], data[ends[first] : ends[i]], lone)
+                first, start = i, node
             children = self._nodes[node].children
             if token_id not in children:
                 children[token_id] = len(self._nodes)
                 self._nodes.append(_Node())
-            if _stands_alone(data[position:]):
+            if lone:
                 self._nodes[node].at_word.add(token_id)
             node = children[token_id]
-            position += len(self._tokenizer.token_bytes(token_id))
+        self._put_piece(start, ids[first:], data[ends[first] :], True)
+
+    def _put_piece(self, node: int, ids: Sequence[int], data: bytes, word_ends: bool) -> None:
+        text = data.decode(errors="ignore").strip()
+        closed = word_ends and not any(map(is_unspaced, text))
+        budget = self._budget * math.sqrt(len(ids) * max(1, len(text)))
+        piece = Piece(tuple(ids), budget, closed)
+        self._nodes[node].pieces.setdefault(ids[0], set()).add(piece)
 
 
 def spellings(phrase: str) -> list[str]:
@@ -151,15 +208,15 @@ def spellings(phrase: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def context_rules(
+def make_bias(
     phrases: Sequence[str], tokenizer: Encoder, strength: float = 1.0
-) -> list[ContextBias]:
-    """The rule for ``phrases``; none if there are none.
+) -> ContextBias | None:
+    """The phrases for a row; ``None`` if there are none.
 
     Raises:
         ValueError: See :class:`ContextBias`.
     """
-    return [ContextBias(phrases, tokenizer, strength)] if phrases else []
+    return ContextBias(phrases, tokenizer, strength) if phrases else None
 
 
 def _stands_alone(data: bytes) -> bool:

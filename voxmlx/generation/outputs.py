@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,16 +11,20 @@ import mlx.core as mx
 
 @dataclass(frozen=True)
 class Outputs:
-    """What follows each scored position, on the device: ``(B, N)``, or ``(B, N, n)``."""
+    """What follows each scored position, on the device: ``(B, N)``, or ``(B, N, n)``.
+
+    ``gaps``, ``(Q,)``, holds how far the logits asked for lie below the highest of their place.
+    """
 
     ids: mx.array
     logprobs: mx.array
     best_ids: mx.array | None = None
     best_logprobs: mx.array | None = None
+    gaps: mx.array | None = None
 
     def __iter__(self) -> Iterator[mx.array]:
         """The arrays."""
-        arrays = (self.ids, self.logprobs, self.best_ids, self.best_logprobs)
+        arrays = (self.ids, self.logprobs, self.best_ids, self.best_logprobs, self.gaps)
         return (x for x in arrays if x is not None)
 
     def alternatives(self) -> list[list[list[tuple[int, float]]]]:
@@ -45,6 +49,22 @@ def best_alternatives(logprobs: mx.array, n: int) -> tuple[mx.array, mx.array]:
     values = mx.take_along_axis(logprobs, ids, axis=-1)
     order = mx.argsort(-values, axis=-1)
     return mx.take_along_axis(ids, order, axis=-1), mx.take_along_axis(values, order, axis=-1)
+
+
+def gaps_of(logits: mx.array, places: Sequence[tuple[int, int, int]]) -> mx.array | None:
+    """How far logits lie below the highest of their place.
+
+    Args:
+        logits: ``(B, N, V)``.
+        places: Row, place and id of each; ``None`` comes back if there are none.
+
+    Returns:
+        ``(Q,)``.
+    """
+    if not places:
+        return None
+    rows, positions, ids = (mx.array(column) for column in zip(*places, strict=True))
+    return logits.max(axis=-1)[rows, positions] - logits[rows, positions, ids]
 
 
 def add_biases(logits: mx.array, slot: int, biases: list[dict[int, float]]) -> mx.array:

@@ -7,14 +7,16 @@ differs from what the network chose, so the tokens are those of a loop that plac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import mlx.core as mx
 
+from voxmlx.generation.bias import BiasState, ContextBias
 from voxmlx.generation.rules import LogitRule, initial_states, next_states, total_bias
 from voxmlx.generation.sampling import check_sampling, sample
 from voxmlx.generation.speculative import Guesser, count_right
+from voxmlx.generation.trial import Place, Trial
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,7 @@ class RowOptions:
         rules: Push or bar tokens by what the row has written.
         positions_per_pass: Positions to try in a pass; ``None`` adapts to the guesses' success.
         n_alternatives: How many of the likeliest ids to report with each token.
+        bias: Phrases to try where words start.
     """
 
     n_delay: int
@@ -64,6 +67,7 @@ class RowOptions:
     rules: tuple[LogitRule, ...] = ()
     positions_per_pass: int | None = None
     n_alternatives: int = 0
+    bias: ContextBias | None = None
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -94,6 +98,9 @@ class Row:
         self.guesser = Guesser(ids.pad, options.positions_per_pass)
         self._eos = ids.eos
         self._states = initial_states(options.rules)
+        self._phrases = None if options.bias is None else options.bias.initial
+        self._trial: Trial | None = None
+        self._tried = -1  # the output that phrases were last tried at
         self._audio: list[mx.array] = []
         self.n_audio = 0  # embeddings that wait
         self.n_placed = 0  # positions that are done
@@ -101,8 +108,12 @@ class Row:
 
     @property
     def n_ready(self) -> int:
-        """Tokens that the embeddings at hand allow to decode."""
-        return 0 if self.finished else max(0, self.n_audio - len(self.known) + 1)
+        """Tokens that the embeddings at hand allow to decode.
+
+        A phrase that may come next is tried once there is audio for all of its tokens.
+        """
+        n_ahead = len(self._trial_tokens)
+        return 0 if self.finished else max(0, self.n_audio - len(self.known) - n_ahead + 1)
 
     @property
     def samples(self) -> bool:
@@ -112,7 +123,8 @@ class Row:
     @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken and nothing else is asked."""
-        return not (self.samples or self.options.rules or self.options.n_alternatives)
+        o = self.options
+        return not (self.samples or o.rules or o.n_alternatives or o.bias is not None)
 
     def add(self, audio: mx.array) -> None:
         """Queue embeddings of the next positions, ``(1, n, D)``."""
@@ -128,6 +140,8 @@ class Row:
             max_positions: Most positions of the pass.
             max_tokens: Most tokens to decode; ``None`` sets no limit.
         """
+        if self._trial is not None:
+            return self.known + self._trial_tokens
         n = width if self.guesser.fixed is None else self.guesser.fixed
         n_guess = 0 if self.samples else n - 1
         n_guess = min(n_guess, self.n_audio - len(self.known))
@@ -147,6 +161,20 @@ class Row:
             biases.append(total_bias(rules, states))
         return biases
 
+    def questions(self, placed: Sequence[int]) -> list[Place]:
+        """Ids whose gaps to the highest logit :meth:`settle` needs, with their outputs."""
+        bias = self.options.bias
+        if bias is None or len(placed) < len(self.known):
+            return []
+        if self._trial is not None:
+            return self._trial.questions()
+        return [
+            (n, token_id)
+            for n, state in enumerate(self._phrase_states(placed[len(self.known) :]))
+            if self.n_tokens + n != self._tried
+            for token_id in bias.starts(state)
+        ]
+
     def audio(self, start: int, n: int) -> mx.array:
         """Queued embeddings from the ``start``-th oldest on, ``(1, n, D)``; they stay queued."""
         start += self._n_dropped
@@ -165,6 +193,7 @@ class Row:
         ids: Sequence[int],
         logprobs: Sequence[float],
         alternatives: Sequence[Sequence[tuple[int, float]]],
+        gaps: Mapping[Place, float],
     ) -> tuple[list[GeneratedToken], int]:
         """Take over the outputs of a pass.
 
@@ -173,6 +202,7 @@ class Row:
             ids: The network's choice after the last known token and after each guess.
             logprobs: Their log-probabilities.
             alternatives: The likeliest ids at the same places, best first.
+            gaps: Answers to :meth:`questions`.
 
         Returns:
             New tokens, and how many of the placed positions stay.
@@ -182,22 +212,80 @@ class Row:
             self.known = self.known[len(placed) :]
             self._drop(len(placed))
             return [], len(placed)
+        if self._trial is not None:
+            return self._settle_trial(self._trial, ids, logprobs, gaps), 0
         guesses = placed[n_known:]
         tokens: list[GeneratedToken] = []
         outputs = list(zip(ids, logprobs, alternatives, strict=True))
-        for token_id, logprob, others in outputs[: count_right(guesses, ids) + 1]:
+        for n, (token_id, logprob, others) in enumerate(outputs[: count_right(guesses, ids) + 1]):
+            if self._starts_trial(n, gaps):
+                break
             others = tuple(others[: self.options.n_alternatives])
-            tokens.append(GeneratedToken(self.n_tokens, token_id, logprob, others))
-            self.n_tokens += 1
-            self._states = next_states(self.options.rules, self._states, token_id)
+            tokens.append(self._write(token_id, logprob, others))
             self.finished = token_id == self._eos
             if self.finished:
                 break
-        n_right = len(tokens) - 1
+        n_stay = n_known + len(tokens) - 1
         self.guesser.learn([t.id for t in tokens], len(guesses), ids[len(tokens) :])
-        self.known = [tokens[-1].id]
-        self._drop(n_known + n_right)
-        return tokens, n_known + n_right
+        self.known = [tokens[-1].id if tokens else self.known[-1]]
+        self._drop(n_stay)
+        return tokens, n_stay
+
+    def _write(
+        self, token_id: int, logprob: float, others: tuple[tuple[int, float], ...] = ()
+    ) -> GeneratedToken:
+        """Take over the next output."""
+        token = GeneratedToken(self.n_tokens, token_id, logprob, others)
+        self.n_tokens += 1
+        self._states = next_states(self.options.rules, self._states, token_id)
+        if self.options.bias is not None and self._phrases is not None:
+            self._phrases = self.options.bias.next(self._phrases, token_id)
+        return token
+
+    def _starts_trial(self, n: int, gaps: Mapping[Place, float]) -> bool:
+        """Whether phrases are tried at output ``n`` of a pass, the row's next one."""
+        bias = self.options.bias
+        if bias is None or self._phrases is None or self.n_tokens == self._tried:
+            return False
+        starts = bias.starts(self._phrases)
+        trial = Trial(bias, starts, {token_id: gaps[n, token_id] for token_id in starts})
+        if trial.piece is None:
+            return False
+        self._trial, self._tried = trial, self.n_tokens
+        return True
+
+    def _settle_trial(
+        self,
+        trial: Trial,
+        ids: Sequence[int],
+        logprobs: Sequence[float],
+        gaps: Mapping[Place, float],
+    ) -> list[GeneratedToken]:
+        """Take over a pass that tried a phrase; none of its positions stays."""
+        trial.learn(gaps, ids, logprobs)
+        if trial.piece is not None:
+            return []
+        self._trial = None
+        tokens = [self._write(token_id, logprob) for token_id, logprob in trial.winner]
+        self.guesser.learn([t.id for t in tokens], 0, ())
+        self.known += [t.id for t in tokens]
+        return tokens
+
+    @property
+    def _trial_tokens(self) -> list[int]:
+        """Tokens that a trial places next."""
+        piece = None if self._trial is None else self._trial.piece
+        return [] if piece is None else list(piece.tokens)
+
+    def _phrase_states(self, tokens: Sequence[int]) -> list[BiasState]:
+        """Where the phrases stand now and after each of some tokens."""
+        bias = self.options.bias
+        if bias is None or self._phrases is None:
+            return []
+        states = [self._phrases]
+        for token_id in tokens:
+            states.append(bias.next(states[-1], token_id))
+        return states
 
     def _drop(self, n: int) -> None:
         """Forget the oldest ``n`` embeddings."""

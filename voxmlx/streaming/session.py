@@ -13,7 +13,7 @@ import numpy as np
 from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
 from voxmlx.generation.batch import MAX_STEP
-from voxmlx.generation.bias import context_rules
+from voxmlx.generation.bias import MAX_AHEAD, make_bias
 from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
@@ -87,7 +87,9 @@ class StreamingSession:
         self.input_sample_rate = config.audio.sample_rate
         self._options = StreamOptions() if options is None else options
         phrases = [*self._options.context_bias, *self._options.keywords]
-        self._bias_rules = context_rules(phrases, tokenizer, self._options.bias_strength)
+        self._bias = make_bias(phrases, tokenizer, self._options.bias_strength)
+        # Silence behind the last word lets a phrase be tried there.
+        self._n_spare = 0 if self._bias is None else MAX_AHEAD
         self._model = model
         self._tokenizer = tokenizer
         self._audio = config.audio
@@ -230,7 +232,7 @@ class StreamingSession:
         self._pad()
         # The last position lacks the samples that its last mel window reaches beyond it.
         n_positions = self._n_stream // self._audio.samples_per_token - 1
-        n_positions += self._model.config.n_left_pad_tokens
+        n_positions += self._model.config.n_left_pad_tokens - self._n_spare
         self._flushes.append((n_positions - self._n_prompt + 1, self.duration_s))
 
     def close(self) -> None:
@@ -311,7 +313,7 @@ class StreamingSession:
     def _open_stream(self, n_restarts: int) -> Tokens:
         """A decoder at its prompt, the first or one after an EOS."""
         options, tokenizer = self._options, self._tokenizer
-        rules = [*options.rules, *self._bias_rules]
+        rules = [*options.rules]
         if options.rut_guard:
             rules.append(RutGuard(tokenizer.pad_id))
         if n_restarts:
@@ -323,6 +325,7 @@ class StreamingSession:
             seed=options.seed + n_restarts,
             rules=tuple(rules),
             n_alternatives=options.top_logprobs or 0,
+            bias=self._bias,
         )
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         return self._backend.open_tokens(ids, row)
@@ -342,7 +345,8 @@ class StreamingSession:
 
     def _pad(self) -> None:
         """Put silence into the stream, so that everything before it falls due."""
-        n = right_padding(self._n_stream, self._n_delay, self._audio.samples_per_token)
+        per_token = self._audio.samples_per_token
+        n = right_padding(self._n_stream, self._n_delay, per_token) + self._n_spare * per_token
         rate = self._audio.sample_rate
         self._timeline.insert(self._n_stream / rate, n / rate)
         self._embedder.feed(np.zeros(n, np.float32))
