@@ -18,7 +18,7 @@ FLOORS: list[set[str]] = [
     {"offline"},
     {"pipeline"},
     {"engine"},
-    {"server", "evaluate", "batch", "benchmark"},
+    {"server", "evaluate", "batch", "benchmark", "peers"},
     {"cli"},
 ]
 # Rooms of one floor that still may see each other: caches use codebooks and rotations.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json as json_module
 import time
+from dataclasses import asdict
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +21,12 @@ from voxmlx.cli.common import (
 
 if TYPE_CHECKING:
     from voxmlx.models.voxtral_realtime import VoxtralRealtime
+    from voxmlx.peers.compare import Comparison
 
 EXAMPLES = """\
 voxmlx bench
 voxmlx bench talk.mp3 --model mistralai/Voxtral-Mini-4B-Realtime-2602
+voxmlx bench talk.mp3 --peers --peer mlx-audio=envs/mlx-audio/bin/python
 voxmlx bench --random-weights 4b --bits 4 --rows 1 --rows 16 --json"""
 
 
@@ -56,6 +59,19 @@ def run(
         typer.Option("--positions", min=1, max=64, help="Positions to try in every pass."),
     ] = None,
     runs: Annotated[int, typer.Option("--runs", min=1, help="Runs; the quickest counts.")] = 2,
+    peers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--peer",
+            metavar="NAME=PYTHON",
+            envvar="VOXMLX_PEERS",
+            help="Compare with old-voxmlx or mlx-audio, run by the Python of its environment, "
+            "under --peers; may be repeated.",
+        ),
+    ] = None,
+    run_peers: Annotated[
+        bool, typer.Option("--peers", help="Run the other programs in turn with this one.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     dtype: DTypeOption = None,
     revision: RevisionOption = None,
@@ -73,6 +89,12 @@ def run(
     from voxmlx.audio.decode import read_audio
     from voxmlx.benchmark import measure, noise
 
+    if run_peers:
+        if model is None:
+            raise UsageError("--peers needs --model")
+        samples = noise(seconds) if file is None else read_audio(file)
+        _compare(model, revision, dtype, samples, peers or [], runs, json)
+        return
     started = time.perf_counter()
     network = _random(random_weights, bits) if random_weights else _load(model, revision, dtype)
     load_s = time.perf_counter() - started
@@ -83,6 +105,42 @@ def run(
         ]
         best = min(results, key=lambda result: result.total_s).as_dict() | {"load_s": load_s}
         print(json_module.dumps(best) if json else _line(best))
+
+
+def _compare(
+    model: str,
+    revision: str | None,
+    dtype: DType | None,
+    samples: Any,
+    peers: list[str],
+    runs: int,
+    json: bool,
+) -> None:
+    from voxmlx.checkpoints.hub import resolve
+    from voxmlx.peers.compare import compare
+
+    pythons = dict(peer.partition("=")[::2] for peer in peers)
+    if not pythons or not all(pythons.values()):
+        raise UsageError("--peers needs --peer NAME=PYTHON, or VOXMLX_PEERS in the environment")
+    pipeline = open_model(model, revision, dtype)
+    tokenizer = resolve(model, revision) / "tekken.json"
+
+    def own(clip: Any) -> list[int]:
+        return pipeline.generate(clip, sample_rate=16000).tokens
+
+    try:
+        found = list(compare(pipeline.model, tokenizer, own, {"": samples}, pythons, turns=runs))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    for result in found[0][1]:
+        print(json_module.dumps(asdict(result)) if json else _peer_line(result))
+
+
+def _peer_line(result: Comparison) -> str:
+    return (
+        f"{result.program}: {result.wall_s:.2f} s, {result.cpu_s:.2f} s of processor time, "
+        f"{result.times:.2f} times this program's, {result.same_ids:.1%} of the ids the same"
+    )
 
 
 def _random(size: Size, bits: int | None) -> VoxtralRealtime:

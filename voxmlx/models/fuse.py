@@ -130,14 +130,17 @@ def _unpack_small(model: nn.Module) -> None:
     if sum(layer.weight.size * 32 // layer.bits for layer in layers) > MAX_UNPACKED:
         return
     for layer in layers:
-        form = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
-        weight = mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **form)
-        if isinstance(layer, RotatedLinear | RotatedEmbedding):
-            weight = block_hadamard(weight)
-        layer[UNPACKED] = columns_first(weight)
+        layer[UNPACKED] = columns_first(unpacked_weight(layer))
         mx.eval(layer[UNPACKED])
         if on_host(layer[UNPACKED].dtype):
             layer[HOST] = HostMatrix(layer[UNPACKED])
+
+
+def unpacked_weight(layer: nn.Module) -> mx.array:
+    """What a packed layer's matrix stands for, ``(out, in)``."""
+    form = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
+    weight = mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **form)
+    return block_hadamard(weight) if isinstance(layer, RotatedLinear | RotatedEmbedding) else weight
 
 
 def columns_first(weight: mx.array) -> mx.array:
