@@ -31,11 +31,12 @@ def reference(q, k, v, scale):
 
 @pytest.mark.parametrize(("n_queries", "n_keys"), [(1, 1), (1, 300), (70, 70), (100, 333)])
 @pytest.mark.parametrize("score_bytes", [1, attention.SCORE_BYTES])
-def test_parts_give_what_the_whole_gives(n_queries, n_keys, score_bytes, monkeypatch):
+@pytest.mark.parametrize("by_host", [False, True])
+def test_parts_give_what_the_whole_gives(n_queries, n_keys, score_bytes, by_host, monkeypatch):
     monkeypatch.setattr(attention, "SCORE_BYTES", score_bytes)
     q, k, v = draw(n_queries, HQ, 0), draw(n_keys, H, 1), draw(n_keys, H, 2)
 
-    out = attend_causal(q, k, v, 0.3)
+    out = attend_causal(q, k, v, 0.3, by_host)
 
     np.testing.assert_allclose(np.array(out), reference(q, k, v, 0.3), atol=2e-6)
 

@@ -21,6 +21,14 @@ def test_matrix(n):
     assert mx.allclose(HostMatrix(columns_first(weight))(x), x @ weight.T, atol=1e-5)
 
 
+@pytest.mark.parametrize("n", [1, 3, 4])
+def test_large_matrix(n):
+    weight = mx.random.normal((1024, 512), key=mx.random.key(0))
+    x = mx.random.normal((n, 512), key=mx.random.key(1))
+
+    assert mx.allclose(HostMatrix(columns_first(weight))(x), x @ weight.T, atol=1e-3)
+
+
 def test_matrix_leaves_other_types_alone():
     weight = mx.random.normal((8, 16), key=mx.random.key(0))
     x = mx.random.normal((4, 16), key=mx.random.key(1)).astype(mx.float16)
@@ -38,6 +46,8 @@ def test_attention(n_kv_heads):
     expected = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3, mask=mask)
 
     assert mx.allclose(attend(queries, keys, values, 0.3, mask), expected, atol=1e-5)
+    everything = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=0.3)
+    assert mx.allclose(attend(queries, keys, values, 0.3), everything, atol=1e-5)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -15,6 +15,7 @@ import pytest
 
 from tests.oracle import offline_native as native
 from voxmlx.audio.mel import LogMelSpectrogram
+from voxmlx.checkpoints.load import load_model
 from voxmlx.config import (
     AudioConfig,
     DecoderConfig,
@@ -38,6 +39,7 @@ class Case:
     """One fixture beside the same model loaded by the package."""
 
     def __init__(self, name: str, layout: str, folder: Path):
+        self.name = name
         seed, seconds = CASES[name]
         self.expected = np.load(FIXTURES / f"offline_{name}.npz")
         self.audio = native.recording(seconds, seed)
@@ -88,6 +90,16 @@ def test_encoder(case):
     rows = np.array(case.encoded)[:, ::75]
 
     assert rows.shape == case.expected["encoder"].shape
+    assert np.abs(rows - case.expected["encoder"]).max() <= 1e-5
+
+
+def test_encoder_as_loaded(case, tmp_path):
+    """Without the layouts of inference, as where MLX multiplies itself."""
+    weights = native.write(tmp_path, native.draw(CASES[case.name][0]), "native")
+    encoder = load_model(weights, mx.float32).model.encoder
+
+    rows = np.array(encoder(mx.array(case.mel).reshape(-1, 3000, 128)))[:, ::75]
+
     assert np.abs(rows - case.expected["encoder"]).max() <= 1e-5
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import mlx.core as mx
 
+from voxmlx.kernels.host import attend as attend_by_host
+
 SCORE_BYTES = 1 << 27
 """Most bytes of the scores of one part. What does not fuse holds two or three such arrays."""
 
@@ -15,7 +17,9 @@ LEAST_PART = 16
 """Queries of a part at least, whatever the length of the context."""
 
 
-def attend_causal(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+def attend_causal(
+    queries: mx.array, keys: mx.array, values: mx.array, scale: float, by_host: bool = False
+) -> mx.array:
     """Attend from the last positions of a text to it all, each to itself and what came before.
 
     Args:
@@ -23,6 +27,7 @@ def attend_causal(queries: mx.array, keys: mx.array, values: mx.array, scale: fl
         keys: ``(B, H, n, K)``, ``n`` at least T.
         values: ``(B, H, n, K)``.
         scale: Factor on the scores.
+        by_host: Whether the host computes it.
 
     Returns:
         ``(B, Hq, T, K)``; evaluated, if it took more than one part.
@@ -35,11 +40,12 @@ def attend_causal(queries: mx.array, keys: mx.array, values: mx.array, scale: fl
     for start in range(0, T, size):
         part = queries[:, :, start : start + size]
         end = n - T + start + part.shape[2]
-        parts.append(
-            mx.fast.scaled_dot_product_attention(
-                part, keys[:, :, :end], values[:, :, :end], scale=scale, mask="causal"
-            )
-        )
+        k, v = keys[:, :, :end], values[:, :, :end]
+        if by_host:
+            mask = mx.arange(end) <= mx.arange(end - part.shape[2], end)[:, None]
+            parts.append(attend_by_host(part, k, v, scale, mask[None, None]))
+            continue
+        parts.append(mx.fast.scaled_dot_product_attention(part, k, v, scale=scale, mask="causal"))
         if size < T:
             mx.eval(parts[-1])
     return parts[0] if len(parts) == 1 else mx.concatenate(parts, axis=2)

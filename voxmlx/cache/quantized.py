@@ -69,7 +69,7 @@ class QuantizedKVStore(KVStore):
         if index.start is not None and T >= LONG_STEP:
             n = index.start + T
             k, v = (self._decoded(side, layer, index)[:, :, :n] for side in ("keys", "values"))
-            return self._turn_back(attend_causal(self._turn(queries), k, v, scale))
+            return self._turn_back(attend_causal(self._turn(queries), k, v, scale, self.by_host))
         q = (self._turn(queries) * scale).reshape(B, H, n_queries // H * T, K)
         scores = self._codec.scores(q, self._stored("keys", layer, index))
         n_read = scores.shape[-1]

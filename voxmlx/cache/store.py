@@ -139,7 +139,7 @@ class KVStore:
         if index.start is not None:
             n = index.start + keys.shape[2]
             k, v = (self.buffers[name][layer][:, :, :n] for name in ("keys", "values"))
-            return attend_causal(queries, k, v, scale)
+            return attend_causal(queries, k, v, scale, self.by_host)
         shape = queries.shape
         if self.by_host and shape[2] >= HOST_STEPS:
             keys, values = (self.read(name, layer, index) for name in ("keys", "values"))

@@ -13,8 +13,13 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-MIN_ROWS = 2
-"""From so many rows on NumPy's product pays for waiting for its input and copying its result."""
+MIN_ROWS, MIN_WEIGHTS = 2, 1 << 19
+"""From so many rows on, or with so large a matrix, NumPy's product pays for waiting for its input
+and copying its result."""
+
+FEW_ROWS = 3
+"""Up to so many rows are multiplied one by one: OpenBLAS reads a large matrix three times as fast
+for a vector as for two."""
 
 Float32Array = npt.NDArray[np.float32]
 
@@ -38,13 +43,21 @@ class HostMatrix:
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, in) -> (n, out)`` float32."""
-        if x.shape[0] < MIN_ROWS or x.dtype != mx.float32:
+        n, large = x.shape[0], self._weight.size >= MIN_WEIGHTS
+        if x.dtype != mx.float32 or (n < MIN_ROWS and not large):
             return x @ self._weight.T
-        return mx.array(_view(x) @ self._columns)
+        rows = _view(x)
+        if large and n <= FEW_ROWS:
+            return mx.array(np.stack([row @ self._columns for row in rows]))
+        return mx.array(rows @ self._columns)
 
 
 def attend(
-    queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: mx.array
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    scale: float,
+    mask: mx.array | None = None,
 ) -> mx.array:
     """Attention, ``(B, H, T, K) -> (B, H, T, K)``; key heads are shared by neighbouring queries.
 
@@ -53,16 +66,17 @@ def attend(
         keys: ``(B, G, C, K)``, ``G`` a divisor of ``H``.
         values: ``(B, G, C, K)``.
         scale: Factor on the scores.
-        mask: True where a query may attend, ``(B, 1, T, C)``.
+        mask: True where a query may attend, ``(B, 1, T, C)``; ``None`` where it may everywhere.
     """
-    mx.eval(queries, keys, values, mask)
+    mx.eval(queries, keys, values, [] if mask is None else mask)
     B, H, T, K = queries.shape
     G = keys.shape[1]
     q, k, v = _view(queries).reshape(B, G, H // G * T, K), _view(keys), _view(values)
     scores = (q * np.float32(scale)) @ k.swapaxes(-1, -2)
-    hidden = ~np.asarray(mask)[:, :, None]
-    split = scores.reshape(B, G, H // G, T, -1)
-    np.copyto(split, -np.inf, where=hidden)
+    if mask is not None:
+        hidden = ~np.asarray(mask)[:, :, None]
+        split = scores.reshape(B, G, H // G, T, -1)
+        np.copyto(split, -np.inf, where=hidden)
     scores -= scores.max(axis=-1, keepdims=True)
     np.exp(scores, out=scores)
     out = scores @ v

@@ -73,6 +73,27 @@ class CausalConv1d(nn.Conv1d):
         return super().__call__(x), tail
 
 
+class CenteredConv1d(nn.Conv1d):
+    """A 1-D convolution that sees as many steps before a step as after it, zeros at both ends.
+
+    Args:
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        kernel_size: Taps of the filter, an odd number.
+        stride: Input steps for one output step.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, stride: int = 1):
+        super().__init__(in_channels, out_channels, kernel_size, stride, kernel_size // 2)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Convolve a whole sequence, ``(B, T, in) -> (B, ceil(T / stride), out)``."""
+        if HOST not in self:
+            return super().__call__(x)
+        x = mx.pad(x, [(0, 0), (self.padding, self.padding), (0, 0)])
+        return convolve(x, self[HOST], self.weight.shape[1], self.stride) + self.bias
+
+
 class Attention(nn.Module):
     """Multi-head attention with rotary positions over a :class:`RingKVCache`.
 

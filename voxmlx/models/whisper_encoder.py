@@ -13,6 +13,9 @@ import mlx.nn as nn
 import numpy as np
 
 from voxmlx.config import WhisperEncoderConfig
+from voxmlx.kernels.host import attend as attend_by_host
+from voxmlx.models.fuse import JoinedLinear, can_join, linear
+from voxmlx.models.layers import CenteredConv1d
 
 LONGEST_PERIOD = 10000.0
 """Longest period of the positions' sinusoids, in rows (over 2 pi)."""
@@ -37,25 +40,39 @@ class FullAttention(nn.Module):
     def __init__(self, config: WhisperEncoderConfig):
         super().__init__()
         width = config.n_heads * config.head_dim
-        self.n_heads = config.n_heads
+        self.head_dim = config.head_dim
         self.scale = config.head_dim**-0.5
         self.q_proj = nn.Linear(config.dim, width)
         self.k_proj = nn.Linear(config.dim, width, bias=False)
         self.v_proj = nn.Linear(config.dim, width)
         self.o_proj = nn.Linear(width, config.dim)
+        self._qkv: JoinedLinear | None = None
 
     def __call__(self, x: mx.array, batch_size: int) -> mx.array:
         """Attend ``(B * T, D)`` rows within each of ``batch_size`` chunks; same shape out."""
 
         def heads(y: mx.array) -> mx.array:
-            return y.reshape(batch_size, -1, self.n_heads, y.shape[-1] // self.n_heads).transpose(
+            return y.reshape(batch_size, x.shape[0] // batch_size, -1, self.head_dim).transpose(
                 0, 2, 1, 3
             )
 
-        out = mx.fast.scaled_dot_product_attention(
-            heads(self.q_proj(x)), heads(self.k_proj(x)), heads(self.v_proj(x)), scale=self.scale
-        )
-        return self.o_proj(out.transpose(0, 2, 1, 3).reshape(x.shape[0], -1))
+        if self._qkv is None:
+            q, k, v = (heads(linear(p, x)) for p in (self.q_proj, self.k_proj, self.v_proj))
+        else:
+            q, k, v = mx.split(heads(self._qkv(x)), 3, axis=1)
+        if self._qkv is not None and self._qkv.host is not None:
+            out = attend_by_host(q, k, v, self.scale)
+        else:
+            out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self.scale)
+        return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(x.shape[0], -1))
+
+    def fuse(self) -> list[nn.Module]:
+        """Compute q, k and v as one product from now on; returns the layers this could join."""
+        layers = [self.q_proj, self.k_proj, self.v_proj]
+        if not can_join(layers):
+            return []
+        self._qkv = JoinedLinear(layers)
+        return layers
 
 
 class FeedForward(nn.Module):
@@ -68,7 +85,7 @@ class FeedForward(nn.Module):
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, D)``."""
-        return self.down_proj(nn.gelu(self.up_proj(x)))
+        return linear(self.down_proj, nn.gelu(linear(self.up_proj, x)))
 
 
 class WhisperLayer(nn.Module):
@@ -98,8 +115,8 @@ class WhisperEncoder(nn.Module):
     def __init__(self, config: WhisperEncoderConfig, n_mels: int):
         super().__init__()
         self.config = config
-        self.conv1 = nn.Conv1d(n_mels, config.dim, kernel_size=3, padding=1)
-        self.conv2 = nn.Conv1d(config.dim, config.dim, kernel_size=3, stride=2, padding=1)
+        self.conv1 = CenteredConv1d(n_mels, config.dim, kernel_size=3)
+        self.conv2 = CenteredConv1d(config.dim, config.dim, kernel_size=3, stride=2)
         self.layers = [WhisperLayer(config) for _ in range(config.n_layers)]
         self.norm = nn.LayerNorm(config.dim, config.norm_eps)
         self._positions = sinusoids(config.n_positions, config.dim)
