@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol
 
 from voxmlx.words.characters import is_unspaced
 
-BUDGET = 1.65
+BUDGET = 1.75
 """What a phrase may lack, in logits, times the geometric mean of its tokens and characters: that
 told said from unsaid phrases better than either number alone."""
 START_BUDGET = 5.0
