@@ -1,10 +1,10 @@
 """Memory of the engine while live sessions and files come and go, on a simulated clock.
 
-    python benchmarks/serve_soak.py --model tiny --minutes 30 --sessions 4
+    python benchmarks/serve_soak.py --model random --minutes 30 --sessions 4
 
 Every simulated second some sessions end and others begin; each gets a second of audio, and the
 clock goes on when all of it is decoded. Prints the memory of the process and of the device for
-each simulated three minutes.
+each simulated minute. ``random`` is the small network of ``benchmarks/endless.py``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
+from pathlib import Path
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +22,6 @@ import numpy as np
 from voxmlx.engine.engine import Engine
 from voxmlx.engine.request import Kind, TurnOptions, Update
 from voxmlx.engine.scheduler import Limits
-from voxmlx.pipeline import load
 from voxmlx.server.metrics import resident_bytes
 
 REPORT_S = 60
@@ -55,7 +56,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     chance, rng = random.Random(options.seed), np.random.default_rng(options.seed)
-    engine = Engine(lambda: load(options.model), Limits(max_live=2 * options.sessions + 8))
+    from benchmarks.endless import open_pipeline
+
+    engine = Engine(lambda: open_pipeline(options.model), Limits(max_live=2 * options.sessions + 8))
     engine.start()
     counts = Counts()
     turns: list = []
@@ -85,4 +88,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     main()

@@ -13,6 +13,7 @@ import h11
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from voxmlx.server.context import POLL_S, Context
 from voxmlx.server.logs import event
@@ -21,6 +22,8 @@ from voxmlx.server.settings import ServerSettings
 HEAD_TIMEOUT_S = 20.0
 """How long a client may take to send the head of its first request."""
 MAX_HEAD_BYTES = 64 * 1024
+ABORT_S = 5.0
+"""How long what was already sent may take to leave for a client that is being dropped."""
 
 _logger = logging.getLogger(__name__)
 
@@ -44,6 +47,26 @@ class GuardedHttp(H11Protocol):
         # After an upgrade the transport belongs to a WebSocket protocol.
         if self.cycle is None and self.transport.get_protocol() is self:
             self.transport.close()
+
+
+class GuardedWebSocket(WebSocketsSansIOProtocol):
+    """A WebSocket that ends, although its client does not read or is no longer there.
+
+    To close a transport is to wait until it has sent everything, which may be for ever.
+    """
+
+    async def run_asgi(self) -> None:
+        """Serve, then let go of the wire."""
+        await super().run_asgi()
+        self._abort_later()
+
+    def keepalive_timeout(self) -> None:
+        """Let go of the wire after a ping that nobody answered."""
+        super().keepalive_timeout()
+        self._abort_later()
+
+    def _abort_later(self) -> None:
+        self.loop.call_later(ABORT_S, self.transport.abort)
 
 
 class Server(uvicorn.Server):
@@ -82,6 +105,7 @@ class Server(uvicorn.Server):
             timeout_graceful_shutdown=5,
             timeout_keep_alive=30,
             http=GuardedHttp,
+            ws=GuardedWebSocket,
             h11_max_incomplete_event_size=MAX_HEAD_BYTES,
             lifespan="off",
         )

@@ -101,7 +101,8 @@ class Connection:
         self._wake = asyncio.Event()
         self._closing: Close | None = None
         self._left = asyncio.Event()
-        self._gone = False
+        self._stuck = asyncio.Event()
+        self._gone = self._over = False
         self._pace = _Pace(self._settings.max_ahead_s, self._settings.max_speed)
         self._started_s = time.monotonic()
         self._n_frames = self._n_faults = 0
@@ -116,6 +117,7 @@ class Connection:
             asyncio.create_task(self._read(), name="reader"),
             asyncio.create_task(self._write(), name="writer"),
             asyncio.create_task(self._watch(), name="watcher"),
+            asyncio.create_task(self._stuck.wait(), name="stuck"),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -126,6 +128,9 @@ class Connection:
             _logger.exception("a connection failed")
             await self._finish(Close(FAULT, "internal error"))
         finally:
+            # A cancelled wait_for() returns a message that came at the same moment (Python 3.10 and
+            # 3.11), so a client that floods would keep its reader alive without this flag.
+            self._over = True
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -135,7 +140,7 @@ class Connection:
 
     async def _read(self) -> None:
         await self._perform(self._protocol.greet())
-        while True:
+        while not self._over:
             try:
                 message = await asyncio.wait_for(
                     self._socket.receive(), self._settings.idle_timeout_s
@@ -229,6 +234,7 @@ class Connection:
         if self._outbox_bytes > self._settings.max_outbox_bytes:
             self._gone = True  # it does not read, so it would not read a goodbye either
             self._close(Close(POLICY, "the client does not read"))
+            self._stuck.set()
         self._wake.set()
 
     def _close(self, close: Close) -> None:
