@@ -20,8 +20,9 @@ from voxmlx.generation.bias import ContextBias
 from voxmlx.generation.encode import BatchEncoder
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import RowOptions, SpecialIds
-from voxmlx.pipeline import Pipeline, file_rows
+from voxmlx.pipeline import Pipeline
 from voxmlx.streaming.embedder import MelQueue
+from voxmlx.streaming.files import file_positions
 
 T = TypeVar("T")
 Float32Array = npt.NDArray[np.float32]
@@ -52,7 +53,7 @@ def _encode_group(
     config = pipeline.config
     per_token = config.audio.samples_per_token
     n_delay = delay_tokens(delay_ms, config.audio)
-    encoder = BatchEncoder(pipeline.model, file_rows(), len(samples))
+    encoder = BatchEncoder(pipeline.model, file_positions(), len(samples))
     queues: dict[int, MelQueue] = {}
     parts: dict[int, list[Float32Array]] = {}
     for x in samples.values():

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, overload
 
 import mlx.core as mx
+import numpy as np
 
-from voxmlx.audio.decode import AudioReader, open_audio
+from voxmlx.audio.decode import SAMPLE_RATE, AudioReader, open_audio, read_audio
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.config import ModelConfig
-from voxmlx.errors import CheckpointError
+from voxmlx.errors import AudioError, CheckpointError
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.voxtral import Voxtral
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.offline import OfflinePipeline
+from voxmlx.streaming.cuts import cut_places, join_pieces
 from voxmlx.streaming.endless import OnEos
+from voxmlx.streaming.files import FileRows, file_positions
 from voxmlx.streaming.iterate import Session, iterate
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
@@ -28,13 +32,8 @@ AudioSource = str | Path | bytes | BinaryIO | Any
 """A path, ``-`` for standard input, encoded bytes, a file object, or an array of samples."""
 
 
-def file_rows() -> int:
-    """Positions (80 ms) that one encoder call takes of a file.
-
-    GPUs want large products: 12 s, under the encoder's window. CPUs pay for each key that a query
-    may not see: 2 s (3.4 to 2.2 s of processor time for 12 s of audio, ``benchmarks/results.md``).
-    """
-    return 25 if mx.default_device().type == mx.cpu else 150
+DEFAULT_ROWS = 8
+"""Recordings of a list decoded at a time, where nothing else is asked."""
 
 
 class Pipeline:
@@ -83,8 +82,13 @@ class Pipeline:
             self.tokenizer,
             transcription_delay_ms=transcription_delay_ms,
             options=StreamOptions(**{"on_eos": "stop", "rut_guard": False, **options}),
-            encode_rows=file_rows(),
+            encode_rows=file_positions(),
         )
+
+    @overload
+    def generate(
+        self, audio: Sequence[AudioSource], *, stream: Literal[False] = False, **options: Any
+    ) -> list[Transcription]: ...
 
     @overload
     def generate(
@@ -98,7 +102,7 @@ class Pipeline:
 
     def generate(  # type: ignore[misc]  # the overloads leave the options out
         self,
-        audio: AudioSource,
+        audio: AudioSource | Sequence[AudioSource],
         *,
         sample_rate: int | None = None,
         transcription_delay_ms: int | None = None,
@@ -112,13 +116,15 @@ class Pipeline:
         bias_strength: float = 1.0,
         kv_bits: int | None = None,
         kv_rotation: str = "hadamard",
+        batch_size: int = DEFAULT_ROWS,
+        cut_at_silence: bool = False,
         stream: bool = False,
-    ) -> Transcription | Iterator[str]:
-        """Transcribe a recording.
+    ) -> Transcription | list[Transcription] | Iterator[str]:
+        """Transcribe a recording, or several as rows of one batch.
 
         Args:
             audio: A path, ``-`` for standard input, encoded bytes, a binary file object, or an
-                array of samples, ``(n,)`` or ``(n, channels)``.
+                array of samples, ``(n,)`` or ``(n, channels)``; or a list or tuple of these.
             sample_rate: Rate of an array in Hz.
             transcription_delay_ms: How far the text runs behind the audio: 80 to 1200 by 80, or
                 2400. More is more accurate. ``None`` takes the model's own, 480.
@@ -134,28 +140,45 @@ class Pipeline:
             kv_bits: Bits of a stored key or value, 2, 3, 4 or 8; ``None`` keeps them as they are.
             kv_rotation: What goes before the rounding: ``none``, ``planar``, ``iso`` or
                 ``hadamard``.
+            batch_size: Most recordings, or pieces of one, decoded at a time, 1 to 64. Each gets the
+                tokens that it gets alone.
+            cut_at_silence: Cut a recording into pieces of about 30 s at its quietest places and
+                decode them side by side. Pieces do not know what was said before them, which costs
+                accuracy (:mod:`voxmlx.streaming.cuts`).
             stream: Return an iterator over new text instead of the whole result.
 
         Returns:
-            The transcription, or with ``stream`` an iterator of ``str``.
+            The transcription, a list of them for several recordings, or with ``stream`` an iterator
+            of ``str``.
 
         Raises:
-            AudioError: If the recording cannot be read.
-            ValueError: If the model was not trained for the delay.
+            AudioError: If a recording cannot be read.
+            ValueError: If the model was not trained for the delay, or options exclude each other.
         """
+        options: dict[str, Any] = {
+            "temperature": temperature,
+            "top_p": top_p,
+            "seed": seed,
+            "on_eos": on_eos,
+            "rut_guard": rut_guard,
+            "context_bias": context_bias,
+            "keywords": keywords,
+            "bias_strength": bias_strength,
+            "kv_bits": kv_bits,
+            "kv_rotation": kv_rotation,
+        }
+        several = list(audio) if isinstance(audio, list | tuple) else None
+        if several is not None or cut_at_silence:
+            if stream or (several is not None and cut_at_silence):
+                raise ValueError(
+                    "stream and cut_at_silence are for one recording, and exclude each other"
+                )
+            rows = partial(self._rows, batch_size, transcription_delay_ms, StreamOptions(**options))
+            if several is not None:
+                return rows(several, sample_rate)
+            return _in_pieces(rows, audio, sample_rate)
         session = self.file_session(
-            transcription_delay_ms=transcription_delay_ms,
-            temperature=temperature,
-            top_p=top_p,
-            seed=seed,
-            on_eos=on_eos,
-            rut_guard=rut_guard,
-            context_bias=context_bias,
-            keywords=keywords,
-            bias_strength=bias_strength,
-            kv_bits=kv_bits,
-            kv_rotation=kv_rotation,
-            keep_history=not stream,
+            transcription_delay_ms=transcription_delay_ms, keep_history=not stream, **options
         )
         events = transcribe_events(session, audio, sample_rate)
         if stream:
@@ -163,6 +186,33 @@ class Pipeline:
         for _ in events:
             pass
         return session.result()
+
+    def _rows(
+        self,
+        batch_size: int,
+        delay_ms: int | None,
+        options: StreamOptions,
+        sources: Sequence[AudioSource],
+        sample_rate: int | None,
+    ) -> list[Transcription]:
+        rows: FileRows[int] = FileRows(self.model, self.tokenizer, batch_size, delay_ms, options)
+        results: dict[int, Transcription] = {}
+        for done in rows.work(enumerate(sources), sample_rate):
+            if done.result is None:
+                raise done.error or AudioError(f"recording {done.key}: not read")
+            results[done.key] = done.result
+        return [results[i] for i in range(len(sources))]
+
+
+def _in_pieces(
+    transcribe: Callable[[Sequence[AudioSource], int | None], list[Transcription]],
+    audio: AudioSource,
+    sample_rate: int | None,
+) -> Transcription:
+    samples = read_audio(audio, sample_rate)
+    places = cut_places(samples)
+    results = transcribe(np.split(samples, places), SAMPLE_RATE)
+    return join_pieces(results, [0.0, *(place / SAMPLE_RATE for place in places)])
 
 
 def transcribe_events(

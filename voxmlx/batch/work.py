@@ -12,10 +12,11 @@ from voxmlx.batch.inputs import Item
 from voxmlx.batch.plan import ERROR_SUFFIX, is_done
 from voxmlx.batch.remote import filesystem, is_url
 from voxmlx.batch.store import Store
-from voxmlx.engine.files import FileResult, transcribe_files
+from voxmlx.engine.files import transcribe_files
 from voxmlx.errors import AudioError
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
+from voxmlx.streaming.files import FileResult
 from voxmlx.writers import get_writer
 
 

@@ -18,7 +18,6 @@ import mlx.core as mx
 from voxmlx.cache.quantized import make_store
 from voxmlx.config import DecoderConfig, EncoderConfig, KVCacheConfig, ModelConfig
 from voxmlx.engine.job import Job
-from voxmlx.engine.pool import Pool
 from voxmlx.engine.request import (
     BadTurnError,
     EngineFullError,
@@ -35,6 +34,7 @@ from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.row import SpecialIds
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
+from voxmlx.streaming.pool import Pool
 
 LIVE_POSITIONS = 8
 """Positions (80 ms) of one live turn that a pass takes at most, of the encoder or the decoder. All

@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 
-from voxmlx.engine.pool import Pool, PooledBackend
 from voxmlx.engine.request import Kind, Piece, TurnOptions, Update
 from voxmlx.engine.turn import Command, Turn
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
 from voxmlx.streaming.offline import OfflineSession
 from voxmlx.streaming.options import StreamOptions
+from voxmlx.streaming.pool import Pool, PooledBackend
 from voxmlx.streaming.session import StreamingSession
 from voxmlx.tokenizer import Tokenizer
 from voxmlx.types import Event, SegmentEnd, TextDelta, TokenScores, Transcription, WordEnd
