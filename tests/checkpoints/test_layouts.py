@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import mlx.core as mx
@@ -135,6 +136,32 @@ def test_hf_config_gives_the_delay(tmp_path):
     config = {**tiny.hf_config(), "default_num_delay_tokens": 12}
 
     assert open_checkpoint(tiny.write_folder(tmp_path, "hf", config=config)).config.delay_ms == 960
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("value", "expected"), [(960, 960), (None, 480), ("x", 480), (-80, 480)])
+def test_tekken_gives_the_delay_that_no_configuration_names(tmp_path, layout, value, expected):
+    config = tiny.CONFIGS[layout]()
+    for name in ("transcription_delay_ms", "default_num_delay_tokens"):
+        config.pop(name, None)
+    folder = tiny.write_folder(tmp_path, layout, config=config)
+    tekken = json.loads((folder / "tekken.json").read_text())
+    tekken["audio"]["transcription_delay_ms"] = value
+    tiny.write_json(folder / "tekken.json", tekken)
+
+    assert open_checkpoint(folder).config.delay_ms == expected
+
+
+def test_configuration_goes_before_tekken(tmp_path):
+    config = {**tiny.hf_config(), "default_num_delay_tokens": 3}
+    assert open_checkpoint(tiny.write_folder(tmp_path, "hf", config=config)).config.delay_ms == 240
+
+
+def test_delay_without_a_tokenizer(tmp_path):
+    folder = tiny.write_folder(tmp_path, "native")
+    (folder / "tekken.json").unlink()
+
+    assert open_checkpoint(folder).config.delay_ms == 480
 
 
 def test_mlx_audio_config_gives_delay_and_padding(tmp_path):

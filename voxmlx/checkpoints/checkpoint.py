@@ -24,6 +24,9 @@ from voxmlx.config import ModelConfig, QuantizationConfig
 from voxmlx.errors import CheckpointError, ConfigError
 from voxmlx.quantization.modes import make_quantization
 
+_DELAY_KEYS = ("transcription_delay_ms", "default_num_delay_tokens")
+"""Where a configuration names its delay: MLX Audio and Hugging Face."""
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -136,12 +139,28 @@ def _build(
         where = "" if section.where in str(error) else f"{section.where}: "
         raise ConfigError(f"{where}{error}") from error
     _check_layers(config, names, section.where)
+    if not any(name in section.values for name in _DELAY_KEYS):
+        delay_ms = _tokenizer_delay_ms(folder / TOKENIZER_FILE)
+        config = config if delay_ms is None else dataclasses.replace(config, delay_ms=delay_ms)
     config = dataclasses.replace(config, quantization=quantization)
     arranged = {
         inside: layout.to_internal(tensors[outside], inside, config)
         for inside, outside in names.items()
     }
     return Checkpoint(folder, layout, config, arranged)
+
+
+def _tokenizer_delay_ms(path: Path) -> int | None:
+    """The delay of ``tekken.json``, which is where Mistral's own folders name it.
+
+    What is wrong with the file is said by the tokenizer, which reads all of it.
+    """
+    try:
+        audio = read_json(path).get("audio")
+    except CheckpointError:
+        return None
+    value = audio.get("transcription_delay_ms") if isinstance(audio, Mapping) else None
+    return value if type(value) is int and value > 0 else None
 
 
 def _internal_names(layout: Layout, tensors: Mapping[str, LazyTensor]) -> dict[str, str]:
