@@ -39,8 +39,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_recordings(folder / "in", arguments.speech, arguments.files, rng)
-        options = (folder / "in", "-m", arguments.model, "--delay", arguments.delay)
-        options += ("--batch-size", arguments.batch_size)
+        options: tuple[object, ...] = (folder / "in", "-m", arguments.model)
+        options += ("--delay", arguments.delay, "--batch-size", arguments.batch_size)
         started = time.monotonic()
         start(*options, "-o", folder / "whole").wait()
         whole_s = time.monotonic() - started
