@@ -12,6 +12,7 @@ weights; what comes out means nothing, but costs what a text does.
 from __future__ import annotations
 
 import argparse
+import importlib
 import shutil
 import time
 from pathlib import Path
@@ -62,7 +63,8 @@ def make(folder: Path, tokenizer: Path, args: argparse.Namespace) -> None:
     )
     mx.random.seed(0)
     model = Voxtral(config)
-    model.decoder.lm_head.weight = model.decoder.lm_head.weight * 8  # ids that differ
+    for module in (model.decoder.lm_head, model.decoder.embed_tokens):
+        module.weight = module.weight * 8  # ids that differ
     model.set_dtype(getattr(mx, args.dtype))
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, config, folder)
@@ -101,8 +103,8 @@ class Peer:
     """mlx-audio."""
 
     def __init__(self, folder: Path):
-        from mlx_audio.stt.models.voxtral import voxtral
-        from mlx_audio.stt.utils import load as load_peer
+        voxtral: Any = importlib.import_module("mlx_audio.stt.models.voxtral.voxtral")
+        load_peer: Any = importlib.import_module("mlx_audio.stt.utils").load
 
         class Tokens:
             eos_token_ids = (-1,)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 from mlx.utils import tree_flatten
 
 from tests.generation.tiny_model import quantized, random_audio, tiny_realtime
 from voxmlx.generation.step import DecodeState, decode_step
+from voxmlx.kernels.host import on_host
 from voxmlx.models import fuse
 from voxmlx.models.fuse import can_join, prepare_for_inference
 
@@ -72,3 +74,21 @@ def test_half_precision_stays_half(dtype):
 
     assert logits_of(model).dtype == dtype
     assert audio_of(model).dtype == dtype
+
+
+@pytest.mark.parametrize("n_rows", [3, 70])
+@pytest.mark.parametrize("mode", ["affine", "nvfp4"])
+def test_packed_layers_give_the_same_by_host(n_rows, mode, monkeypatch):
+    monkeypatch.setattr(fuse, "MAX_UNPACKED", 0)
+    layers = [nn.Linear(64, n, bias=n == 48) for n in (32, 48)]
+    packed = [layer.to_quantized(16 if mode == "nvfp4" else 32, 4, mode) for layer in layers]
+    x = mx.random.normal((n_rows, 64), key=mx.random.key(1))
+    expected = [layer(x) for layer in packed]
+
+    joined = fuse.JoinedLinear(packed)(x)
+    model = nn.Sequential(packed[1])
+    prepare_for_inference(model)
+
+    assert mx.allclose(joined, mx.concatenate(expected, axis=1), atol=1e-4)
+    assert mx.allclose(fuse.linear(packed[1], x), expected[1], atol=1e-4)
+    assert (fuse.HOST in packed[1]) == (mode == "affine" and on_host(mx.float32))

@@ -46,19 +46,15 @@ class JoinedLinear:
                 layer.pop(HOST, None)
             mx.eval(whole)
             self._arrays = {"weight": whole}
-        plain = "scales" not in self._arrays and on_host(self._arrays["weight"].dtype)
-        self.host = HostMatrix(self._arrays["weight"]) if plain else None
+        self.host = host_product(self._arrays, layers[0])
 
     def __call__(self, x: mx.array) -> mx.array:
         """Map rows, ``(n, D) -> (n, sum of the widths)``."""
         arrays, first = self._arrays, self.layers[0]
-        if "scales" in arrays:
-            if isinstance(first, RotatedLinear):
-                x = block_hadamard(x)
-            y = packed_product(x, arrays, first)
-            return y if self._bias is None else y + self._bias
-        if self.host is not None:
-            y = self.host(x)
+        if "scales" in arrays and isinstance(first, RotatedLinear):
+            x = block_hadamard(x)
+        if self.host is not None or "scales" in arrays:
+            y = packed_product(x, arrays, first) if self.host is None else self.host(x)
             return y if self._bias is None else y + self._bias
         if self._bias is None:
             return x @ arrays["weight"].T
@@ -78,13 +74,48 @@ def linear(layer: nn.Module, x: mx.array) -> mx.array:
     return y + layer.bias if "bias" in layer else y
 
 
+class HostPacked:
+    """A packed matrix that NumPy multiplies by where there are enough rows to unpack it for.
+
+    Args:
+        arrays: Weight, scales and biases.
+        setting: The layer that knows the packing.
+    """
+
+    def __init__(self, arrays: Mapping[str, mx.array], setting: nn.Module):
+        self._arrays = arrays
+        self._setting = setting
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """Map rows, ``(n, in) -> (n, out)``."""
+        if x.dtype != mx.float32 or x.shape[0] < unpack_from(x.dtype):
+            return packed_product(x, self._arrays, self._setting)
+        return HostMatrix(unpack(self._arrays, self._setting, x.dtype))(x)
+
+
+def host_product(
+    arrays: Mapping[str, mx.array], layer: nn.Module
+) -> HostMatrix | HostPacked | None:
+    """What multiplies by a layer's matrix on the host, if that is to."""
+    if "scales" not in arrays:
+        return HostMatrix(arrays["weight"]) if on_host(arrays["weight"].dtype) else None
+    return HostPacked(arrays, layer) if on_host(arrays["scales"].dtype) else None
+
+
 def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Module) -> mx.array:
     """Rows times a packed matrix; many rows at once are worth unpacking it first."""
+    if x.shape[0] >= unpack_from(x.dtype):
+        return x @ unpack(arrays, setting, x.dtype).T
     form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
     weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
-    if x.shape[0] < unpack_from(x.dtype):
-        return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
-    return x @ mx.dequantize(weight, scales, biases, dtype=x.dtype, **form).T
+    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
+
+
+def unpack(arrays: Mapping[str, mx.array], setting: nn.Module, dtype: mx.Dtype) -> mx.array:
+    """The matrix that packed arrays stand for."""
+    form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
+    weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
+    return mx.dequantize(weight, scales, biases, dtype=dtype, **form)
 
 
 def unpack_from(dtype: mx.Dtype) -> int:
@@ -119,6 +150,9 @@ def prepare_for_inference(model: nn.Module) -> None:
             mx.eval(module.weight)
             if on_host(module.weight.dtype):
                 module[HOST] = HostMatrix(module.weight)
+        elif type(module) is nn.QuantizedLinear and id(module) not in joined:
+            if HOST not in module and (host := host_product(module, module)) is not None:
+                module[HOST] = host
         elif isinstance(module, nn.Conv1d) and on_host(module.weight.dtype):
             filters = columns_first(module.weight.reshape(module.weight.shape[0], -1))
             module[HOST] = HostMatrix(filters)
