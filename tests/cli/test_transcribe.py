@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from tests.cli.conftest import RATE, program_arguments, program_environment, samples
-from voxmlx.cli.display import split_after
+from voxmlx.cli.text_display import split_after
 from voxmlx.cli.transcribe import output_names
 from voxmlx.pipeline import load
 

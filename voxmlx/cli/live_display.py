@@ -1,24 +1,16 @@
-"""What a person sees during a live transcription.
-
-On a terminal, finished sentences stay, the open one grows in place, and a line below shows level,
-delay, lag and speed. In a pipe, text leaves as soon as it is settled.
-"""
+"""What a person sees during a live transcription: text, and level, delay, lag and speed below."""
 
 from __future__ import annotations
 
-import sys
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from voxmlx.audio.live import Float32Array
-from voxmlx.cli.display import split_after
-from voxmlx.types import Event, SegmentEnd, TextDelta
+from voxmlx.cli.text_display import TextDisplay
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-    from rich.live import Live
+    from rich.console import Console, RenderableType
 
     from voxmlx.audio.live import LiveSource
     from voxmlx.streaming.session import StreamingSession
@@ -30,8 +22,8 @@ _FALL_DB = 3.0
 """How much the level shown falls with each piece of audio: it follows peaks, not moments."""
 
 
-class LiveDisplay:
-    """Shows the events of a session; a context manager around its loop.
+class LiveDisplay(TextDisplay):
+    """Shows the events of a live session.
 
     Args:
         session: Tells delay, lag and speed.
@@ -42,56 +34,20 @@ class LiveDisplay:
     def __init__(self, session: StreamingSession, source: LiveSource, show_text: bool):
         self._session = session
         self._source = source
-        self._show_text = show_text
-        self._draft = ""
-        self._shown = False
         self._level_db = _METER_FLOOR_DB
-        self._live: Live | None = None
         self.state = "listening"
-        self._in_place = show_text and sys.stdout.isatty() and sys.stderr.isatty()
-        if sys.stderr.isatty():
-            self._make_live()
+        super().__init__(show_text, _REFRESH_HZ)
 
-    def __enter__(self) -> LiveDisplay:
-        """Start to show the status."""
-        if self._live is not None:
-            self._live.start()
-        return self
+    def below(self, console: Console) -> RenderableType:
+        """The status."""
+        from rich.text import Text
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        """Clear the status and finish the line of text."""
-        if self._live is not None:
-            self._live.stop()
-        if self._in_place:
-            self._print_line(self._draft)
-        elif self._shown:
-            sys.stdout.write("\n")
-            sys.stdout.flush()
+        return Text(self.status(), style="dim", no_wrap=True, overflow="crop")
 
     def hear(self, samples: Float32Array) -> None:
         """Take the sound for the level."""
         peak_db = level_db(samples)
         self._level_db = max(peak_db, self._level_db - _FALL_DB, _METER_FLOOR_DB)
-
-    def show(self, event: Event) -> None:
-        """Show new text."""
-        if not self._show_text:
-            return
-        if isinstance(event, TextDelta):
-            self._draft += event.text
-            if not self._in_place:
-                sys.stdout.write(event.text)
-                sys.stdout.flush()
-                self._shown = True
-        elif isinstance(event, SegmentEnd):
-            line, self._draft = split_after(self._draft, event.segment.text)
-            if self._in_place:
-                self._print_line(line)
 
     def status(self) -> str:
         """The line below the text."""
@@ -108,31 +64,6 @@ class LiveDisplay:
         if self._source.n_dropped:
             parts.append(f"LOST {self._source.n_dropped / self._source.sample_rate:.1f} s")
         return "  ".join(parts)
-
-    def _make_live(self) -> None:
-        from rich.console import Console
-        from rich.live import Live
-
-        self._console = Console(file=sys.stdout if self._in_place else sys.stderr)
-        self._live = Live(
-            console=self._console,
-            get_renderable=self._render,
-            refresh_per_second=_REFRESH_HZ,
-            transient=True,
-        )
-
-    def _render(self) -> RenderableType:
-        """The open sentence and the status; the refreshing thread calls it."""
-        from rich.console import Group
-        from rich.text import Text
-
-        status = Text(self.status(), style="dim", no_wrap=True, overflow="crop")
-        draft = self._draft.strip()
-        return Group(Text(draft), status) if draft and self._in_place else status
-
-    def _print_line(self, line: str) -> None:
-        if line.strip():
-            self._console.print(line.strip(), markup=False, highlight=False, soft_wrap=True)
 
 
 def level_db(samples: Float32Array) -> float:
