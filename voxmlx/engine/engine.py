@@ -47,7 +47,8 @@ PERIOD_TICKS, MAX_PERIOD_S = 1.5, 0.06
 tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
 lengths apart, up to three quarters of a position."""
 CACHE_BYTES = 2 * 2**30
-"""Freed buffers that MLX may keep for reuse; without a limit they grow with every new shape."""
+"""Freed buffers that MLX may keep for reuse on a GPU; without a limit they grow with every new
+shape. A CPU keeps none: its allocator is as fast without (``benchmarks/serve_soak.py``)."""
 
 _logger = logging.getLogger(__name__)
 
@@ -154,7 +155,7 @@ class Engine:
 
     def _serve(self) -> None:
         try:
-            mx.set_cache_limit(CACHE_BYTES)
+            mx.set_cache_limit(0 if mx.default_device().type == mx.cpu else CACHE_BYTES)
             self._pipeline = self._load()
             self._open_pools(self._pipeline)
         except BaseException as error:  # told to start(), which raises it
