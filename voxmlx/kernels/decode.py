@@ -25,8 +25,11 @@ FEW_ROWS = 4
 
 @functools.cache
 def on_cuda() -> bool:
-    """Whether the kernels of this module run: on CUDA, unless ``VOXMLX_KERNELS`` is 0."""
-    wanted = os.environ.get("VOXMLX_KERNELS") != "0"
+    """Whether the kernels of this module run: on CUDA, if ``VOXMLX_KERNELS`` is 1.
+
+    MLX compiles each of them when it is first used, which takes seconds.
+    """
+    wanted = os.environ.get("VOXMLX_KERNELS") == "1"
     return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
 
 

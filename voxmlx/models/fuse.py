@@ -122,9 +122,11 @@ def unpack_from(dtype: mx.Dtype) -> int:
     """Rows from which unpacking pays: on CPUs, where MLX's packed products are not vectorised.
 
     Half types win 2 to 50 times there. Float32 wins 35 times with OpenBLAS and nothing with the
-    reference BLAS, if the unpacked matrix serves enough rows. On an H200 packed kernels win at
-    every number of rows (``benchmarks/results.md``).
+    reference BLAS, if the unpacked matrix serves enough rows. On an H200 it wins for the many
+    rows of a batched encoder, at the cost of memory (``benchmarks/results.md``).
     """
+    if mx.cuda.is_available() and mx.default_device().type == mx.gpu:
+        return 1024
     if mx.default_device().type != mx.cpu:
         return NEVER
     return 64 if dtype == mx.float32 else 2
