@@ -23,7 +23,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_any_model,
     print_error,
-    read_phrases,
+    stream_options,
 )
 
 if TYPE_CHECKING:
@@ -92,12 +92,9 @@ def run(
     store = open_store(output_dir)
     formats = FORMATS if format is Format.ALL else (format.value,)
     options: dict[str, Any] = {"on_eos": "restart", "rows": batch_size}
+    options |= stream_options(bias, bias_file, kv_bits, kv_rotation)
     if delay is not None:
         options["transcription_delay_ms"] = delay
-    if phrases := read_phrases(bias, bias_file):
-        options["context_bias"] = phrases
-    if kv_bits is not None:
-        options |= {"kv_bits": kv_bits, "kv_rotation": kv_rotation.value}
     settings = {"model": model, "revision": revision, "formats": list(formats)}
     settings |= {name: value for name, value in options.items() if name != "rows"}
     check_settings(store, settings)

@@ -6,7 +6,7 @@ import math
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -167,6 +167,24 @@ def print_error(message: str) -> None:
     line = " ".join(message.splitlines())
     typer.secho("error: ", fg="red", err=True, nl=False)
     typer.echo(line, err=True)
+
+
+def stream_options(
+    bias: list[str] | None, bias_file: Path | None, kv_bits: int | None, kv_rotation: KVRotation
+) -> dict[str, Any]:
+    """What ``--bias``, ``--bias-file``, ``--kv-bits`` and ``--kv-rotation`` ask for, no more.
+
+    The names are fields of :class:`voxmlx.streaming.options.StreamOptions`.
+
+    Raises:
+        UsageError: As :func:`read_phrases` says.
+    """
+    options: dict[str, Any] = {}
+    if phrases := read_phrases(bias, bias_file):
+        options["context_bias"] = phrases
+    if kv_bits is not None:
+        options |= {"kv_bits": kv_bits, "kv_rotation": kv_rotation.value}
+    return options
 
 
 def read_phrases(phrases: list[str] | None, file: Path | None) -> list[str]:

@@ -23,7 +23,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_any_model,
     print_error,
-    read_phrases,
+    stream_options,
 )
 from voxmlx.config import SUPPORTED_DELAYS_MS
 
@@ -155,11 +155,6 @@ def run(
         raise UsageError("Missing argument 'FOLDER|TABLE'")
     if data is not None:
         utterances = _read(data, language, limit)
-        options: dict[str, Any] = {}
-        if phrases := read_phrases(bias, bias_file):
-            options["context_bias"] = phrases
-        if kv_bits is not None:
-            options |= {"kv_bits": kv_bits, "kv_rotation": kv_rotation.value}
         result = _evaluate(
             utterances,
             model,
@@ -170,7 +165,7 @@ def run(
             rows=batch_size,
             live=live,
             names=(model or "default" if name is None else name, str(data)),
-            options=options,
+            options=stream_options(bias, bias_file, kv_bits, kv_rotation),
         )
         evaluations.insert(0, result)
     _write(evaluations, json, markdown, html)

@@ -30,7 +30,7 @@ from voxmlx.cli.common import (
     TemperatureOption,
     UsageError,
     open_model,
-    read_phrases,
+    stream_options,
 )
 from voxmlx.errors import AudioError
 
@@ -144,9 +144,7 @@ def run(
         transcription_delay_ms=delay,
         temperature=temperature,
         rut_guard=rut_guard,
-        context_bias=read_phrases(bias, bias_file),
-        kv_bits=kv_bits,
-        kv_rotation=kv_rotation.value,
+        **stream_options(bias, bias_file, kv_bits, kv_rotation),
     )
     with ExitStack() as stack:
         sound = _open_source(source, device, PcmFormat(rate, channels, dtype.value), stack)

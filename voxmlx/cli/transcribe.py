@@ -29,7 +29,7 @@ from voxmlx.cli.common import (
     UsageError,
     open_any_model,
     print_error,
-    read_phrases,
+    stream_options,
 )
 from voxmlx.cli.display import Display
 from voxmlx.errors import AudioError, OutputError
@@ -79,10 +79,8 @@ def run(
         partial(open_any_model, model, revision, dtype),
         transcription_delay_ms=delay,
         language=language,
-        context_bias=read_phrases(bias, bias_file) or None,
         temperature=temperature,
-        kv_bits=kv_bits,
-        kv_rotation=kv_rotation.value,
+        **stream_options(bias, bias_file, kv_bits, kv_rotation),
     )
     n_failed = 0
     for i, (file, name) in enumerate(zip(files, output_names(files), strict=True)):
