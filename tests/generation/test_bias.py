@@ -192,3 +192,30 @@ def test_one_by_one_and_several_at_once_agree(pipeline):
     options = {"context_bias": ["hello world", "zurich"], "bias_strength": 2.0}
     assert transcribe(pipeline, 1, **options).tokens == transcribe(pipeline, **options).tokens
     assert transcribe(pipeline, **options).tokens != transcribe(pipeline).tokens
+
+
+@pytest.mark.parametrize("strength", [2.0, 1000.0])
+def test_flush_settles_and_any_split_agrees(pipeline, strength):
+    audio = samples(2.0)
+    found = []
+    for piece in (len(audio), 592):
+        session = pipeline.stream(
+            rules=[MarkEveryThird()],
+            context_bias=["hello world", "zurich"],
+            bias_strength=strength,
+            rut_guard=False,
+        )
+        for half in (audio[:16000], audio[16000:]):
+            for start in range(0, len(half), piece):
+                session.feed(half[start : start + piece])
+                while session.pending:
+                    session.step(3)
+            session.flush()
+            while session.pending:
+                session.step(3)
+            assert not session.flushing
+        session.close()
+        while not session.done:
+            session.step(3)
+        found.append(session.tokens)
+    assert found[0] == found[1] != []
