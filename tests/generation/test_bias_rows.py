@@ -144,3 +144,10 @@ def test_logprobs_are_those_of_the_tokens(model, clips):
     scores = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
     for n, token in enumerate(tokens[:20]):
         assert token.logprob == pytest.approx(float(scores[n, token.id]), abs=1e-3)
+
+
+def test_phrases_must_fit_a_pass(model):
+    decoder = BatchDecoder(model, IDS, max_step=4)
+    decoder.join(RowOptions(DELAY))
+    with pytest.raises(ValueError, match="bias needs passes of 8, not 4"):
+        decoder.join(RowOptions(DELAY, bias=EveryThird()))

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig
+from voxmlx.generation.bias import MAX_AHEAD
 from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, gaps_of, nested
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
@@ -135,8 +136,10 @@ class BatchDecoder:
         """Add a row and return its number.
 
         Raises:
-            ValueError: If ``max_rows`` rows are there already.
+            ValueError: If ``max_rows`` rows are there already, or phrases do not fit a pass.
         """
+        if options.bias is not None and self._max_step <= MAX_AHEAD:
+            raise ValueError(f"bias needs passes of {MAX_AHEAD + 1}, not {self._max_step}")
         key = self._slots.join()
         n_left_pad = self._model.config.n_left_pad_tokens
         prompt = streaming_prompt(self._ids.bos, self._ids.pad, n_left_pad, options.n_delay)
