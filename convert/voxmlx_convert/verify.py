@@ -13,17 +13,10 @@ from pathlib import Path
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.audio.mel import LogMelSpectrogram
 from voxmlx.errors import CheckpointError
-from voxmlx.generation.prompt import delay_tokens, right_padding, streaming_prompt
-from voxmlx.generation.step import DecodeState, decode_step
-from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline, load
-
-SAMPLE_RATE = 16000
-CHUNK = 64
-"""Positions scored by one decoder call."""
+from voxmlx_convert.calibration.samples import SAMPLE_RATE, logits, make_sample
 
 
 @dataclass(frozen=True)
@@ -84,30 +77,8 @@ def forced_logits(
     """Scores of each output position while ``tokens`` are placed, ``(len(tokens), vocab)``."""
     if isinstance(pipeline, OfflinePipeline):
         return np.asarray(pipeline.score(samples, tokens).astype(mx.float32))
-    model, tokenizer = pipeline.model, pipeline.tokenizer
-    config = model.config
-    n_delay = delay_tokens(config.delay_ms, config.audio)
-    audio = _embed(model, samples, n_delay)
-    prompt = streaming_prompt(tokenizer.bos_id, tokenizer.pad_id, config.n_left_pad_tokens, n_delay)
-    placed = mx.array([*prompt, *tokens[:-1]])[None]
-    cache = model.decoder.make_cache(max_step=CHUNK)
-    state = DecodeState(cache, model.decoder.conditioning(n_delay))
-    rows = []
-    for start in range(0, placed.shape[1], CHUNK):
-        part = placed[:, start : start + CHUNK]
-        embeddings = audio[:, start : start + part.shape[1]]
-        logits = decode_step(model, state, part, embeddings, part.shape[1])
-        rows.append(np.asarray(logits[0].astype(mx.float32)))
-    return np.concatenate(rows)[len(prompt) - 1 :]
-
-
-def _embed(model: VoxtralRealtime, samples: np.ndarray, n_delay: int) -> mx.array:
-    config = model.config
-    per_token = config.audio.samples_per_token
-    left = config.n_left_pad_tokens * per_token
-    right = right_padding(len(samples), n_delay, per_token)
-    padded = np.pad(samples, (left, right)).astype(np.float32)
-    return model.embed_audio(mx.array(LogMelSpectrogram(config.audio)(padded))[None])
+    sample = make_sample(pipeline.model, pipeline.tokenizer, samples, tokens)
+    return np.asarray(logits(pipeline.model, sample).astype(mx.float32))
 
 
 def _transcribe(pipeline: Pipeline | OfflinePipeline, samples: np.ndarray) -> tuple[list[int], str]:

@@ -8,13 +8,13 @@ are small enough for the norms' epsilon, attention is peaked, and the tied head 
 from __future__ import annotations
 
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.oracle import drawing
 from tests.tiny import tiny_tekken_dict
 
 SAMPLE_RATE = 16000
@@ -119,33 +119,28 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 def draw(seed: int) -> dict[str, np.ndarray]:
     """All tensors, float32; the same for the same seed on every machine."""
-    return {name: _tensor(name, shape, seed) for name, shape in shapes().items()}
+    return drawing.draw(shapes(), _scale, seed)
 
 
-def _tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    x = rng.standard_normal(shape)
+def _scale(name: str, x: np.ndarray, width: float) -> np.ndarray:
     in_decoder = name.startswith("layers.")
-    fan_in = int(np.prod(shape[1:])) if len(shape) > 1 else 1
     if name == "norm.weight":
-        x = 45 + 8 * x
-    elif name.endswith("norm.weight"):
-        x = 1 + 0.15 * x
-    elif name.endswith("tok_embeddings.weight"):
-        x = 0.008 * x
-    elif "conv_layers.1" in name:
-        x = 0.03 * x if len(shape) == 1 else 0.12 * x / np.sqrt(fan_in)
-    elif len(shape) == 1:
-        x = (0.02 if "wo" in name or "w2" in name else 0.2) * x
-    elif "ada_rms_norm" in name:
-        x = (1.6 if ".0." in name else 0.9) * x / np.sqrt(fan_in)
-    elif "wq" in name or "wk" in name:
-        x = 1.5 * x / np.sqrt(fan_in)
-    elif "wo" in name or "w2" in name:
-        x = (0.06 if in_decoder else 0.2) * x / np.sqrt(fan_in)
-    else:
-        x = x / np.sqrt(fan_in)
-    return np.ascontiguousarray(x, dtype=np.float32)
+        return 45 + 8 * x
+    if name.endswith("norm.weight"):
+        return 1 + 0.15 * x
+    if name.endswith("tok_embeddings.weight"):
+        return 0.008 * x
+    if "conv_layers.1" in name:
+        return 0.03 * x if x.ndim == 1 else 0.12 * x / width
+    if x.ndim == 1:
+        return (0.02 if "wo" in name or "w2" in name else 0.2) * x
+    if "ada_rms_norm" in name:
+        return (1.6 if ".0." in name else 0.9) * x / width
+    if "wq" in name or "wk" in name:
+        return 1.5 * x / width
+    if "wo" in name or "w2" in name:
+        return (0.06 if in_decoder else 0.2) * x / width
+    return x / width
 
 
 def write(

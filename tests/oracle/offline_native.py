@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
+from tests.oracle import drawing
 from tests.oracle.native import speech_like
 from tests.tiny import tiny_tekken_dict
 
@@ -157,33 +157,28 @@ def shapes() -> dict[str, tuple[int, ...]]:
 
 def draw(seed: int) -> dict[str, np.ndarray]:
     """All tensors, float32; the same for the same seed on every machine."""
-    return {name: _tensor(name, shape, seed) for name, shape in shapes().items()}
+    return drawing.draw(shapes(), _scale, seed)
 
 
-def _tensor(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def _scale(name: str, x: np.ndarray, width: float) -> np.ndarray:
     """Scales keep every rule visible: attention is peaked, audio steers the text."""
-    rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    x = rng.standard_normal(shape)
-    width = np.sqrt(np.prod(shape[1:]))
     if name == "norm.weight":
-        x = 2 + 0.2 * x
-    elif "norm" in name and name.endswith("weight"):
-        x = 1 + 0.15 * x
-    elif len(shape) == 1:
-        x = 0.1 * x
-    elif "tok_embeddings" in name:
-        x = 0.05 * x
-    elif name == "output.weight":
-        x = 2 * x / width
-    elif "projection.2" in name:
-        x = 0.15 * x / width
-    elif name.startswith("layers.") and ("wo" in name or "w2" in name):
-        x = 0.3 * x / width
-    elif "wq" in name or "wk" in name:
-        x = 1.5 * x / width
-    else:
-        x = x / width
-    return np.ascontiguousarray(x, dtype=np.float32)
+        return 2 + 0.2 * x
+    if "norm" in name and name.endswith("weight"):
+        return 1 + 0.15 * x
+    if x.ndim == 1:
+        return 0.1 * x
+    if "tok_embeddings" in name:
+        return 0.05 * x
+    if name == "output.weight":
+        return 2 * x / width
+    if "projection.2" in name:
+        return 0.15 * x / width
+    if name.startswith("layers.") and ("wo" in name or "w2" in name):
+        return 0.3 * x / width
+    if "wq" in name or "wk" in name:
+        return 1.5 * x / width
+    return x / width
 
 
 def hf_rows(x: np.ndarray, n_heads: int) -> np.ndarray:

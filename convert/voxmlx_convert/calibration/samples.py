@@ -16,7 +16,6 @@ import numpy as np
 
 from voxmlx.audio.decode import read_audio
 from voxmlx.audio.mel import LogMelSpectrogram
-from voxmlx.config import KVCacheConfig
 from voxmlx.generation.prompt import delay_tokens, right_padding, streaming_prompt
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.pipeline import Pipeline
@@ -120,19 +119,12 @@ def make_sample(
     return Sample(mel, placed, len(prompt) - 1, n_delay)
 
 
-def logits(model: VoxtralRealtime, sample: Sample, kv: KVCacheConfig | None = None) -> mx.array:
-    """Scores of a sample's outputs, ``(n_outputs, vocab)``, in one differentiable pass.
-
-    Args:
-        model: The network.
-        sample: What it is run on.
-        kv: How keys and values are compressed; ``None`` keeps them as they are.
-    """
+def logits(model: VoxtralRealtime, sample: Sample) -> mx.array:
+    """Scores of a sample's outputs, ``(n_outputs, vocab)``, in one differentiable pass."""
     tokens = mx.array(sample.placed, dtype=mx.int32)[None]
     n = tokens.shape[1]
-    state = model.encoder.make_state(len(sample.mel) // 2, kv=kv)
-    audio = model.embed_audio(mx.array(sample.mel)[None], state)[:, :n]
-    cache = model.decoder.make_cache(max_step=n, kv=kv)
+    audio = model.embed_audio(mx.array(sample.mel)[None])[:, :n]
+    cache = model.decoder.make_cache(max_step=n)
     hidden = model(tokens, audio, cache, model.decoder.conditioning(sample.n_delay))
     return model.decoder.logits(hidden[:, sample.first :])[0]
 
