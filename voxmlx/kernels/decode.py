@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -18,6 +20,8 @@ import mlx.nn as nn
 import numpy as np
 
 from voxmlx.kernels import decode_cuda as cuda
+
+PTX = Path(__file__).with_name("ptx")
 
 FEW_ROWS = 4
 """Up to so many rows each query head has a block of its own; beyond, heads share what they read."""
@@ -49,13 +53,14 @@ def add_norm(x: mx.array, y: mx.array, weight: mx.array, eps: float) -> tuple[mx
         return total, mx.fast.rms_norm(total, None, eps) * weight
     n, dim = x.shape
     threads = min(1024, -(-dim // 128) * 32)
-    total, normed = _kernel("add_norm", ("x", "y", "weight"), ("total", "normed"), eps)(
-        inputs=[x, y, weight],
-        template=[("T", x.dtype), ("D", dim), ("N", threads), ("EACH", weight.ndim == 2)],
-        grid=(n * threads, 1, 1),
-        threadgroup=(threads, 1, 1),
-        output_shapes=[x.shape, x.shape],
-        output_dtypes=[x.dtype, x.dtype],
+    total, normed = _run(
+        "add_norm",
+        {"x": x, "y": y, "weight": weight},
+        {"total": x.shape, "normed": x.shape},
+        {"D": dim, "N": threads, "EACH": int(weight.ndim == 2)},
+        (n * threads, 1, 1),
+        threads,
+        eps=eps,
     )
     return total, normed
 
@@ -66,14 +71,8 @@ def gated(y: mx.array) -> mx.array:
         gate, up = mx.split(y, 2, axis=-1)
         return nn.silu(gate) * up
     n, width = y.shape
-    (out,) = _kernel("gated", ("y",), ("out",))(
-        inputs=[y],
-        template=[("T", y.dtype), ("F", width // 2)],
-        grid=(-(-n * width // 512) * 256, 1, 1),
-        threadgroup=(256, 1, 1),
-        output_shapes=[(n, width // 2)],
-        output_dtypes=[y.dtype],
-    )
+    grid = (-(-n * width // 512) * 256, 1, 1)
+    (out,) = _run("gated", {"y": y}, {"out": (n, width // 2)}, {"F": width // 2}, grid, 256, n)
     return out
 
 
@@ -111,15 +110,17 @@ def rotate_and_write(
     n_rows, n_kv_heads, _, head_dim = keys.shape
     T = qkv.shape[0] // n_rows
     n_pairs = (n_heads + 2 * n_kv_heads) * head_dim // 2
-    (queries,) = _kernel(
-        "rotate_and_write", ("qkv", "keys", "values", "offset", "freqs"), ("queries",)
-    )(
-        inputs=[qkv, keys, values, offset, _frequencies(head_dim, rope_theta)],
-        template=[("T", qkv.dtype), ("H", n_heads), ("G", n_kv_heads), ("K", head_dim)],
-        grid=(-(-n_pairs // 128) * 128, T, n_rows),
-        threadgroup=(128, 1, 1),
-        output_shapes=[(n_rows, n_heads, T, head_dim)],
-        output_dtypes=[qkv.dtype],
+    (queries,) = _run(
+        "rotate_and_write",
+        {
+            **{"qkv": qkv, "keys": keys, "values": values, "offset": offset},
+            "freqs": _frequencies(head_dim, rope_theta),
+        },
+        {"queries": (n_rows, n_heads, T, head_dim)},
+        {"H": n_heads, "G": n_kv_heads, "K": head_dim},
+        (-(-n_pairs // 128) * 128, T, n_rows),
+        128,
+        keys.shape[2],
     )
     return queries
 
@@ -150,16 +151,20 @@ def attend_one(
     n_rows, n_kv_heads, _, head_dim = keys.shape
     per_block = 1 if n_rows <= FEW_ROWS else n_heads // n_kv_heads
     threads = 512 if per_block == 1 else 256
-    (out,) = _kernel("attend_one", ("qkv", "keys", "values", "offset", "freqs"), ("out",))(
-        inputs=[qkv, keys, values, offset, _frequencies(head_dim, rope_theta)],
-        template=[
-            *(("T", qkv.dtype), ("H", n_heads), ("G", n_kv_heads), ("K", head_dim)),
-            *(("W", window), ("Q", per_block), ("N", threads)),
-        ],
-        grid=(n_heads // per_block * threads, n_rows, 1),
-        threadgroup=(threads, 1, 1),
-        output_shapes=[(n_rows, n_heads * head_dim)],
-        output_dtypes=[qkv.dtype],
+    (out,) = _run(
+        "attend_one",
+        {
+            **{"qkv": qkv, "keys": keys, "values": values, "offset": offset},
+            "freqs": _frequencies(head_dim, rope_theta),
+        },
+        {"out": (n_rows, n_heads * head_dim)},
+        {
+            **{"H": n_heads, "G": n_kv_heads, "K": head_dim},
+            **{"W": window, "Q": per_block, "N": threads},
+        },
+        (n_heads // per_block * threads, n_rows, 1),
+        threads,
+        keys.shape[2],
     )
     return out
 
@@ -173,16 +178,65 @@ def _frequencies(head_dim: int, rope_theta: float) -> mx.array:
     return freqs
 
 
+def full_name(name: str, dtype: mx.Dtype, constants: Mapping[str, int], eps: float | None) -> str:
+    """Name of a kernel with its type and constants."""
+    parts = [f"voxmlx_{name}", str(dtype).removeprefix("mlx.core.")]
+    parts += [f"{key}{value}" for key, value in constants.items()]
+    if eps is not None:
+        parts.append(f"{eps:e}".replace(".", "_").replace("-", "m").replace("+", ""))
+    return "_".join(parts)
+
+
+def _run(
+    name: str,
+    inputs: Mapping[str, mx.array],
+    outputs: Mapping[str, Sequence[int]],
+    constants: Mapping[str, int],
+    grid: tuple[int, int, int],
+    threads: int,
+    number: int | None = None,
+    eps: float | None = None,
+) -> list[mx.array]:
+    """Run a kernel; the first input has the type of the outputs."""
+    dtype = next(iter(inputs.values())).dtype
+    whole = full_name(name, dtype, constants, eps)
+    shapes: dict[str, Any] = {
+        "grid": grid,
+        "threadgroup": (threads, 1, 1),
+        "output_shapes": [tuple(shape) for shape in outputs.values()],
+        "output_dtypes": [dtype] * len(outputs),
+    }
+    compiled = _compiled(whole)
+    if compiled is not None:
+        scalars = [] if number is None else [number]
+        return mx.fast.precompiled_cuda_kernel(
+            name=whole,
+            compiled_source=compiled,
+            inputs=list(inputs.values()),
+            scalars=scalars,
+            **shapes,
+        )
+    kernel = _kernel(name, whole, tuple(inputs), tuple(outputs), eps)
+    template = [("T", dtype), *constants.items()]
+    return kernel(inputs=list(inputs.values()), template=template, **shapes)
+
+
+@functools.cache
+def _compiled(whole: str) -> bytes | None:
+    """The text that the driver takes (PTX), where the package brings it (``scripts/ptx.py``)."""
+    path = PTX / f"{whole}.ptx"
+    return path.read_bytes() + b"\0" if path.is_file() else None
+
+
 @functools.cache
 def _kernel(
-    name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], eps: float | None = None
+    name: str, whole: str, inputs: tuple[str, ...], outputs: tuple[str, ...], eps: float | None
 ) -> Any:
-    source = cuda.SOURCES[name]
+    source = cuda.jit_source(name)
     if eps is not None:
-        source, name = source.replace("EPS", f"{eps!r}f"), f"{name}_{eps:e}"
-        name = name.replace(".", "_").replace("-", "m").replace("+", "")
+        source = source.replace("EPS", f"{eps!r}f")
     return mx.fast.cuda_kernel(
-        name=f"voxmlx_{name}",
+        name=whole,
         input_names=list(inputs),
         output_names=list(outputs),
         source=source,
