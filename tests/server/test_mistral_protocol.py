@@ -108,3 +108,9 @@ def test_full_engine_closes():
     told = validate(protocol.news(turn, Update(error=EngineFullError("full"))))
     assert frames(told)[0]["error"]["code"] == 503
     assert told[-1] == Close(1011)
+
+
+def test_phrases_to_expect():
+    protocol = MistralProtocol(MODEL, {"model": "tiny"})
+    send(protocol, update(context_bias=[" Zürich ", ""]))
+    assert send(protocol, append(pcm(1600)))[0].options.keywords == ("Zürich",)

@@ -261,3 +261,9 @@ def test_format_cannot_change_inside_a_turn():
     send(protocol, append(pcm(10)))
     actions = validate(send(protocol, session(format={"type": "audio/pcmu"})))
     assert frames(actions)[0]["error"]["code"] == "invalid_value"
+
+
+def test_phrases_to_expect():
+    protocol = OpenAiProtocol(MODEL, {})
+    send(protocol, session(transcription={"model": "tiny", "keywords": [" Zürich ", ""]}))
+    assert send(protocol, append(pcm(2400)))[0].options.keywords == ("Zürich",)

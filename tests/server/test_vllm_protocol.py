@@ -118,3 +118,13 @@ def test_old_vllm_client():
     turn = send(protocol, append(pcm(10)))[0].turn
     assert send(protocol, FINAL) == [Finish(turn)]
     assert kinds(send(protocol, FINAL)) == ["Start", "Finish"]
+
+
+def test_phrases_to_expect_last_until_they_are_changed():
+    protocol = VllmProtocol(MODEL, {})
+    send(protocol, {**UPDATE, "keywords": [" Zürich ", "", "x" * 101]})
+    for update, expected in (({}, ("Zürich",)), ({"keywords": ["Ada"]}, ("Ada",))):
+        send(protocol, {**UPDATE, **update})
+        start = send(protocol, append(pcm(1600)))[0]
+        assert start.options.keywords == expected
+        send(protocol, FINAL)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from voxmlx.engine.request import TurnOptions, Update
 from voxmlx.server.pcm import PcmDecoder, PcmError, from_base64
@@ -27,6 +29,7 @@ from voxmlx.server.protocols.common import (
     Start,
     check_delay,
     check_rate,
+    clean_keywords,
     new_id,
     parse_frame,
     query_delay,
@@ -39,13 +42,14 @@ SAMPLE_RATE = 16_000
 
 
 class SessionUpdate(ClientFrame):
-    """``session.update``; the delay and the rate are this server's own fields."""
+    """``session.update``; the delay, the rate and the phrases are this server's own fields."""
 
     type: Literal["session.update"]
     model: str | None = None
     language: str | None = None
     delay_ms: int | None = None
     sample_rate: int | None = None
+    keywords: Annotated[list[str], Field(max_length=1000)] | None = None
 
 
 class Append(ClientFrame):
@@ -148,6 +152,7 @@ class VllmProtocol(Protocol):
         self._options = TurnOptions(
             delay_ms=old.delay_ms if delay_ms is None else delay_ms,
             language=old.language if update.language is None else update.language[:35],
+            keywords=old.keywords if update.keywords is None else clean_keywords(update.keywords),
         )
         self._validated = True
         return []
