@@ -52,6 +52,19 @@ def test_one_failing_file_is_reported_and_the_rest_done(cli, model, recording, e
     assert outcome.out == "\n".join([*heads, heads[0]])
 
 
+def test_several_files_at_a_time(cli, model, recording, expected, tmp_path):
+    files = [recording, "missing.wav", recording]
+    alone = cli("transcribe", *files, "--model", model)
+    outcome = cli("transcribe", *files, "--model", model, "--batch-size", 3)
+    assert (outcome.code, outcome.out, outcome.err) == (alone.code, alone.out, alone.err)
+    assert outcome.out.count(expected) == 2
+
+    outcome = cli("transcribe", *files, "-m", model, "--batch-size", 2, "-o", tmp_path / "out")
+    assert outcome.code == 1
+    texts = [path.read_text() for path in sorted((tmp_path / "out").iterdir())]
+    assert [text.split() for text in texts] == [expected.split()] * 2
+
+
 def test_files_go_to_a_new_folder(cli, model, recording, expected, tmp_path):
     folder = tmp_path / "new" / "out"
     outcome = cli("transcribe", recording, "-m", model, "-o", folder, "-f", "all")
