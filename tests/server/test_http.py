@@ -83,6 +83,12 @@ def test_delay_and_logprobs(client, pipeline, speech):
     assert joined.decode().strip() == expected.text.strip()
 
 
+def test_phrases_to_expect(client, pipeline, speech, expected):
+    words = ["yes", "no", "one", "two"]
+    biased = pipeline.generate(speech, sample_rate=16000, keywords=words).text
+    assert post(client, speech, keywords=words).json()["text"] == biased != expected.text
+
+
 @pytest.mark.parametrize(
     "data, status, param",
     [
