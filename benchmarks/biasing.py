@@ -7,7 +7,8 @@ lines of the corpus. The recordings are halved by their names; one half served t
 constants, the other one is reported. The phrases given are the rare words that the model gets
 wrong in that half, and as many rare words that are said in the other half only. Printed are, for
 each strength, how many of the wrong words come out right, how often a phrase is written where it
-was not said, and the error rate of all other words with the interval of its change.
+was not said, the error rate of all other words with the interval of its change, and the time of the
+processor.
 """
 
 from __future__ import annotations
@@ -62,23 +63,24 @@ def main() -> None:
     unsaid = sorted(rare & {word for u in there for word in words_of(u.text)})
     phrases = wrong + random.Random(0).sample(unsaid, min(len(wrong), len(unsaid)))
     print(f"{len(here)} recordings; {len(wrong)} wrong rare words of {len(phrases)} phrases")
-    print("| strength | recovered | of | false | other words, WER % | change, points | 95 % |")
-    print("|---|---|---|---|---|---|---|")
+    print("| strength | recovered | of | false | other words, WER % | change, points | 95 % | s |")
+    print("|---|---|---|---|---|---|---|---|")
     before = Scores.of(here, plain, wrong, phrases)
-    print(before.row("off", before), flush=True)
+    print(f"{before.row('off', before)} {run.seconds:.0f} |", flush=True)
     for strength in arguments.strengths:
         scores = Scores.of(here, run.texts(phrases, strength), wrong, phrases)
-        print(scores.row(f"{strength:g}", before), flush=True)
+        print(f"{scores.row(f'{strength:g}', before)} {run.seconds:.0f} |", flush=True)
     print(f"{time.monotonic() - started:.0f} s")
 
 
 class Run:
-    """Recordings, encoded once."""
+    """Recordings, encoded once; ``seconds`` is the processor time of the last decoding."""
 
     def __init__(self, pipeline: Pipeline, utterances: Sequence[Utterance], rows: int):
         self._pipeline = pipeline
         self._rows = rows
         self._delay_ms = pipeline.config.delay_ms
+        self.seconds = 0.0
         files = {u.id: u.audio for u in utterances}
         self._encoded: dict[str, Float32Array] = encode_files(pipeline, files, self._delay_ms)
 
@@ -86,8 +88,12 @@ class Run:
         """What the model hears when it expects some phrases, by name."""
         bias = make_bias(phrases, self._pipeline.tokenizer, strength)
         delay = self._delay_ms
-        found = decode_all(self._pipeline, self._encoded, delay, delay, bias=bias, rows=self._rows)
-        return dict(found)
+        started = time.process_time()
+        found = dict(
+            decode_all(self._pipeline, self._encoded, delay, delay, bias=bias, rows=self._rows)
+        )
+        self.seconds = time.process_time() - started
+        return found
 
 
 @dataclass(frozen=True)
