@@ -11,11 +11,21 @@ import numpy as np
 import pytest
 
 from tests.engine.models import live_alone, noise, write_model
+from voxmlx.config import KVCacheConfig
+from voxmlx.engine import pools
 from voxmlx.engine.engine import Engine, EngineError
-from voxmlx.engine.request import EngineFullError, EngineStoppedError, Kind, TurnOptions, Update
+from voxmlx.engine.request import (
+    BadTurnError,
+    EngineFullError,
+    EngineStoppedError,
+    Kind,
+    TurnOptions,
+    Update,
+)
 from voxmlx.engine.scheduler import Limits
 from voxmlx.errors import CheckpointError, VoxmlxError
 from voxmlx.pipeline import Pipeline, load
+from voxmlx.streaming.pool import Pool
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +77,39 @@ def test_live_turn_equals_a_session_alone(engine, pipeline):
     assert result.language == "en"
     n_text = sum(bool(pipeline.tokenizer.token_bytes(i)) for i in result.tokens)
     assert sum(len(u.pieces) for u in updates) == n_text
+
+
+def test_each_turn_holds_keys_and_values_as_it_asked(engine, pipeline):
+    """Side by side, each as a session alone with the same setting."""
+    samples = noise(2, seed=5)
+    settings = (None, KVCacheConfig(8), KVCacheConfig(4, "none"))
+    news = [queue.Queue() for _ in settings]
+    turns = [
+        engine.open(TurnOptions(kv=kv), updates.put)
+        for kv, updates in zip(settings, news, strict=True)
+    ]
+    for i in range(0, len(samples), 1280):
+        for turn in turns:
+            turn.feed(samples[i : i + 1280], 16000)
+    for turn in turns:
+        turn.finish()
+
+    for kv, updates in zip(settings, news, strict=True):
+        options = {} if kv is None else {"kv_bits": kv.bits, "kv_rotation": kv.rotation}
+        session = pipeline.stream(**options)
+        list(session.events([samples]))
+        assert wait(updates)[-1].result.tokens == session.tokens
+    assert engine._pools.nbytes == 0  # nobody is left
+
+
+def test_keys_that_do_not_fit_the_setting_are_refused(engine, monkeypatch):
+    def unfit(*args):
+        raise ValueError("heads of 32 do not fit")
+
+    monkeypatch.setattr(pools, "make_store", unfit)
+    (update,) = transcribe(engine, noise(1, seed=5), TurnOptions(kv=KVCacheConfig(3)))
+
+    assert isinstance(update.error, BadTurnError) and "heads of 32" in str(update.error)
 
 
 def test_file_equals_generate(engine, pipeline):
@@ -182,8 +225,12 @@ def test_device_fault_ends_open_turns_and_the_engine_goes_on(folder, monkeypatch
     engine = Engine(lambda: load(folder))
     engine.start()
     try:
-        pool = engine._pools[Kind.LIVE]
-        monkeypatch.setattr(pool, "decode", lambda: 1 / 0)
+        decode, faults = Pool.decode, iter([True])
+
+        def fails_once(pool):
+            return 1 / 0 if next(faults, False) else decode(pool)
+
+        monkeypatch.setattr(Pool, "decode", fails_once)
         updates: queue.Queue[Update] = queue.Queue()
         turn = engine.open(TurnOptions(), updates.put)
         turn.feed(noise(2, 0), 16000)

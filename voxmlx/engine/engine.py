@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 import mlx.core as mx
 
-from voxmlx.cache.quantized import make_store
-from voxmlx.config import DecoderConfig, EncoderConfig, KVCacheConfig, ModelConfig
+from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.engine.job import Job
+from voxmlx.engine.pools import LIVE_POSITIONS, Pools
 from voxmlx.engine.request import (
     BadTurnError,
     EngineFullError,
@@ -27,19 +27,13 @@ from voxmlx.engine.request import (
     Update,
     UpdateCallback,
 )
-from voxmlx.engine.scheduler import MAX_SLICE, Limits, Scheduler
+from voxmlx.engine.scheduler import Limits, Scheduler
 from voxmlx.engine.turn import Command, Turn
 from voxmlx.errors import VoxmlxError
-from voxmlx.generation.batch import MAX_STEP
-from voxmlx.generation.row import SpecialIds
 from voxmlx.offline import OfflinePipeline
 from voxmlx.pipeline import Pipeline
-from voxmlx.streaming.pool import Pool
+from voxmlx.streaming.pool import Pool, PooledBackend
 
-LIVE_POSITIONS = 8
-"""Positions (80 ms) of one live turn that a pass takes at most, of the encoder or the decoder. All
-rows of a pass are computed to the length of the longest, so the 30 to 60 positions with which a
-turn begins are spread over some ticks, or they would hold up the others' audio."""
 LIVE_PASSES = 4
 """Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
 PERIOD_TICKS, MAX_PERIOD_S = 1.5, 0.06
@@ -76,7 +70,7 @@ class Engine:
         load: Opens the model; called on the engine's thread.
         limits: What may be taken on.
         observe: Called after each tick, on the device thread.
-        kv: How keys and values are compressed; ``None`` keeps them as they are.
+        kv: How keys and values are compressed where a turn does not say; ``None`` keeps them.
     """
 
     def __init__(
@@ -94,7 +88,7 @@ class Engine:
         self._numbers = itertools.count()
         self._scheduler = Scheduler(self.limits)
         self._jobs: dict[int, Job] = {}
-        self._pools: dict[Kind, Pool] = {}
+        self._pools: Pools | None = None
         self._thread = threading.Thread(target=self._run, name="voxmlx-engine", daemon=True)
         self._ready = threading.Event()
         self._stopping = threading.Event()
@@ -149,7 +143,7 @@ class Engine:
         try:
             self._serve()
         finally:
-            self._pools.clear()
+            self._pools = None
             # MLX aborts the process at exit if a thread with streams of its own just ends.
             getattr(mx, "clear_streams", lambda: None)()
 
@@ -176,15 +170,8 @@ class Engine:
         self._fail_all(EngineStoppedError("the server stopped"))
 
     def _open_pools(self, pipeline: Pipeline | OfflinePipeline) -> None:
-        if isinstance(pipeline, OfflinePipeline):
-            return  # decodes one recording at a time
-        tokenizer = pipeline.tokenizer
-        ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-        rows = {Kind.LIVE: self.limits.max_live, Kind.FILE: self.limits.max_files}
-        self._pools = {
-            kind: Pool(pipeline.model, ids, max(1, rows[kind]), *_steps(kind), self._kv)
-            for kind in Kind
-        }
+        if not isinstance(pipeline, OfflinePipeline):  # which decodes one recording at a time
+            self._pools = Pools(pipeline, self.limits, self._kv)
 
     def _take_commands(self) -> None:
         """Take what was asked since the last tick; waits if there is nothing else to do."""
@@ -214,9 +201,13 @@ class Engine:
     def _admit(self, job: Job) -> None:
         turn = job.turn
         try:
-            runs = self._scheduler.submit(turn.number, turn.options.kind, self._turn_bytes(turn))
+            nbytes = 0 if self._pools is None else self._pools.turn_bytes(turn.options)
+            runs = self._scheduler.submit(turn.number, turn.options.kind, nbytes)
         except EngineFullError as error:
             turn.tell(Update(error=error))
+            return
+        except ValueError as error:  # keys and values cannot be held in the way that was asked for
+            turn.tell(Update(error=BadTurnError(str(error))))
             return
         self._jobs[turn.number] = job
         if runs:
@@ -226,7 +217,8 @@ class Engine:
         if self._pipeline is None:
             return
         with self._guard(job):
-            job.start(self._pipeline, self._pools.get(job.turn.options.kind))
+            pool = None if self._pools is None else self._pools.of(job.turn.options)
+            job.start(self._pipeline, pool)
 
     def _tick(self, pipeline: Pipeline | OfflinePipeline) -> None:
         started = time.monotonic()
@@ -254,18 +246,19 @@ class Engine:
         """Encode and decode for some jobs of a pool; returns the number of tokens."""
         if not shares:
             return 0
-        pool = self._pools.get(kind)
-        if pool is None:
-            return self._collect(shares)
-        parts = {job.backend: n for job, n in shares.items() if job.backend is not None}
-        pool.encode(parts)
+        parts: dict[Pool, dict[PooledBackend, int]] = {}
+        for job, n in shares.items():
+            if job.backend is not None:
+                parts.setdefault(job.backend.pool, {})[job.backend] = n
+        for pool, part in parts.items():
+            pool.encode(part)
         n_tokens = self._collect(shares)
         if kind is Kind.LIVE:
             n_passes = LIVE_PASSES
         else:
             n_passes = max(shares.values()) if not self._scheduler.n_live else LIVE_PASSES
         for _ in range(n_passes):
-            if not pool.decode():
+            if not sum(pool.decode() for pool in parts):
                 break
             n_tokens += self._collect(shares)
         return n_tokens
@@ -292,6 +285,8 @@ class Engine:
         job = self._jobs.pop(number, None)
         if job is not None:
             job.close()
+        if self._pools is not None:
+            self._pools.drop_unused()
         for admitted in self._scheduler.leave(number):
             self._start(self._jobs[admitted])
 
@@ -309,35 +304,12 @@ class Engine:
         job.turn.tell(Update(error=error))
         self._remove(job.turn.number)
 
-    def _turn_bytes(self, turn: Turn) -> int:
-        """Memory for keys and values of a turn whose rings are full."""
-        if self._pipeline is None:
-            return 0
-        config = self._pipeline.config
-        if not isinstance(config.encoder, EncoderConfig):
-            return 0
-        n_encode, n_decode = _steps(turn.options.kind)
-        encoder = _slot_bytes(config.encoder, self._pipeline.model.dtype, self._kv)
-        decoder = _slot_bytes(config.decoder, self._pipeline.model.dtype, self._kv)
-        n_encode = config.encoder.sliding_window + n_encode * config.downsample_factor
-        return encoder * n_encode + decoder * ((config.decoder.sliding_window or 0) + n_decode)
-
     def _report(self, seconds: float, n_tokens: int) -> Tick:
         scheduler = self._scheduler
-        kv_bytes = sum(pool.nbytes for pool in self._pools.values())
+        kv_bytes = 0 if self._pools is None else self._pools.nbytes
         return Tick(
             seconds, scheduler.n_live, scheduler.n_files, scheduler.n_waiting, n_tokens, kv_bytes
         )
-
-
-def _steps(kind: Kind) -> tuple[int, int]:
-    """Most positions of a turn that a pass takes, of the encoder and of the decoder."""
-    return (LIVE_POSITIONS, LIVE_POSITIONS) if kind is Kind.LIVE else (MAX_SLICE, MAX_STEP)
-
-
-def _slot_bytes(c: EncoderConfig | DecoderConfig, dtype: mx.Dtype, kv: KVCacheConfig | None) -> int:
-    """Bytes of one position's keys and values in all layers."""
-    return make_store(c.n_layers, c.n_kv_heads, c.head_dim, dtype, kv).slot_nbytes
 
 
 class _Guard:

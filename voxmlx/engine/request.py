@@ -6,6 +6,7 @@ import enum
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from voxmlx.config import KVCacheConfig
 from voxmlx.errors import VoxmlxError
 from voxmlx.types import Segment, Transcription, Word
 
@@ -27,6 +28,7 @@ class TurnOptions:
         language: What the client said it is; a label, the model listens for itself.
         keywords: Phrases to expect.
         kind: Live or file.
+        kv: How keys and values are compressed; ``None`` takes the engine's own setting.
     """
 
     delay_ms: int | None = None
@@ -34,6 +36,7 @@ class TurnOptions:
     language: str | None = None
     keywords: tuple[str, ...] = ()
     kind: Kind = Kind.LIVE
+    kv: KVCacheConfig | None = None
 
 
 @dataclass(frozen=True)

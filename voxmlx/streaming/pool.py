@@ -97,7 +97,7 @@ class PooledBackend:
     """
 
     def __init__(self, pool: Pool):
-        self._pool = pool
+        self.pool = pool
         self.embedder = PooledEmbedder(pool)
         self._tokens: PooledTokens | None = None
 
@@ -109,7 +109,7 @@ class PooledBackend:
         """A fresh row of the decoder; an older one is given back."""
         if self._tokens is not None:
             self._tokens.close()
-        self._tokens = PooledTokens(self._pool, options)
+        self._tokens = PooledTokens(self.pool, options)
         return self._tokens
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from voxmlx.config import SUPPORTED_DELAYS_MS
+from voxmlx.config import SUPPORTED_DELAYS_MS, KVCacheConfig, kv_cache_config
 from voxmlx.engine.request import TurnOptions, Update
 from voxmlx.server.pcm import Samples
 from voxmlx.types import Segment, Word
@@ -21,6 +21,8 @@ MIN_RATE, MAX_RATE = 8_000, 192_000
 """Sample rates that a client may announce, in Hz."""
 MAX_KEYWORDS, MAX_KEYWORD_CHARS = 200, 100
 """Keywords of a turn; more, and longer ones, are left out."""
+MAX_LANGUAGE_CHARS = 35
+"""Characters of a language's name that are kept (RFC 5646 advises room for as many)."""
 TOKEN_S = 0.08
 """Audio behind one position of the decoder."""
 
@@ -130,6 +132,13 @@ class ClientFrame(BaseModel):
     model_config = ConfigDict(strict=True, extra="ignore")
 
 
+class KVFields(ClientFrame):
+    """How keys and values are held during a session: this server's own fields of any dialect."""
+
+    kv_bits: int | None = None
+    kv_rotation: str | None = None
+
+
 F = TypeVar("F", bound=BaseModel)
 
 
@@ -177,6 +186,25 @@ def check_delay(delay_ms: int | None, param: str) -> int | None:
             param,
         )
     return delay_ms
+
+
+def check_kv(fields: KVFields, where: str = "") -> KVCacheConfig | None:
+    """How keys and values shall be held; ``None`` takes the server's own setting.
+
+    Args:
+        fields: What the client sent.
+        where: Path of the fields, with a dot behind it.
+
+    Raises:
+        ClientError: If there is no such setting.
+    """
+    if fields.kv_bits is None and fields.kv_rotation is not None:
+        raise ClientError("invalid_value", "kv_rotation needs kv_bits", where + "kv_rotation")
+    try:
+        return kv_cache_config(fields.kv_bits, fields.kv_rotation or "hadamard")
+    except ValueError as error:
+        name = "kv_rotation" if "kv_rotation" in str(error) else "kv_bits"
+        raise ClientError("invalid_value", f"{where}{error}", where + name) from None
 
 
 def check_rate(rate: int, param: str) -> int:
@@ -285,3 +313,44 @@ class Protocol(ABC):
             return self.handle(event)
         except ClientError as error:
             return [self.error(error, event_id)]
+
+
+class Dialect(Protocol):
+    """A protocol with what all dialects remember of their session.
+
+    Args:
+        model: What is served.
+        query: Parameters of the address.
+
+    Raises:
+        ClientError: If a parameter is wrong.
+    """
+
+    def __init__(self, model: ServedModel, query: Mapping[str, str]):
+        self._model = model
+        self._delay_ms = query_delay(query)
+        self._language: str | None = None
+        self._kv: KVCacheConfig | None = None
+        self._turn: str | None = None
+
+    def set_session(
+        self, delay_ms: int | None, language: str | None, kv: KVCacheConfig | None
+    ) -> None:
+        """Take over what a client named; ``None`` leaves it as it was."""
+        self._delay_ms = self._delay_ms if delay_ms is None else delay_ms
+        self._language = self._language if language is None else language[:MAX_LANGUAGE_CHARS]
+        self._kv = self._kv if kv is None else kv
+
+    @property
+    def shown_delay_ms(self) -> int:
+        """The delay of the session, the model's own one if the client named none."""
+        return self._model.delay_ms if self._delay_ms is None else self._delay_ms
+
+    def turn_options(self, keywords: Iterable[str] = ()) -> TurnOptions:
+        """How a turn that begins now is transcribed."""
+        return TurnOptions(
+            delay_ms=self._delay_ms,
+            language=self._language,
+            keywords=clean_keywords(keywords),
+            kv=self._kv,
+        )

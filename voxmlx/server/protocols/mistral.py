@@ -5,26 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from voxmlx.engine.request import EngineFullError, TurnOptions, Update
+from voxmlx.engine.request import EngineFullError, Update
 from voxmlx.server.pcm import ENCODINGS, PcmDecoder, PcmError, from_base64
 from voxmlx.server.protocols.common import (
     Action,
     ClientError,
     ClientFrame,
     Close,
+    Dialect,
     Feed,
     Finish,
     Flush,
-    Protocol,
+    KVFields,
     Send,
     ServedModel,
     Start,
     check_delay,
+    check_kv,
     check_rate,
-    clean_keywords,
     new_id,
     parse_frame,
-    query_delay,
     segment_dict,
     token_usage,
     word_dict,
@@ -42,7 +42,7 @@ class AudioFormat(ClientFrame):
     sample_rate: int
 
 
-class Session(ClientFrame):
+class Session(KVFields):
     """``session``; diarisation and turn detection are not done and echoed as off."""
 
     audio_format: AudioFormat | None = None
@@ -65,7 +65,7 @@ class Append(ClientFrame):
     audio: str
 
 
-class MistralProtocol(Protocol):
+class MistralProtocol(Dialect):
     """One connection: one transcription.
 
     Args:
@@ -79,14 +79,11 @@ class MistralProtocol(Protocol):
     dialect = "mistral"
 
     def __init__(self, model: ServedModel, query: Mapping[str, str]):
-        self._model = model
+        super().__init__(model, query)
         self._request_id = new_id("req")
         self._format = AudioFormat(encoding=ENCODINGS[0], sample_rate=16_000)  # type: ignore[arg-type]
         self._decoder = PcmDecoder(self._format.encoding)
-        self._delay_ms = query_delay(query)
-        self._language: str | None = None
         self._context_bias: list[str] = []
-        self._turn: str | None = None
         self._ended = False
         self._texts: list[str] = []
 
@@ -160,13 +157,12 @@ class MistralProtocol(Protocol):
             raise ClientError("invalid_event", "session.update must come before the audio")
         where = "session.target_streaming_delay_ms"
         delay_ms = check_delay(session.target_streaming_delay_ms, where)
+        kv = check_kv(session, "session.")
         if session.audio_format is not None:
             check_rate(session.audio_format.sample_rate, "session.audio_format.sample_rate")
             self._format = session.audio_format
             self._decoder = PcmDecoder(self._format.encoding)
-        self._delay_ms = self._delay_ms if delay_ms is None else delay_ms
-        if session.language is not None:
-            self._language = session.language[:35]
+        self.set_session(delay_ms, session.language, kv)
         if session.context_bias is not None:
             self._context_bias = session.context_bias[:1000]
         return [Send({"type": "session.updated", "session": self._session()})]
@@ -186,20 +182,14 @@ class MistralProtocol(Protocol):
         if self._turn is not None:
             return []
         self._turn = new_id("turn")
-        options = TurnOptions(
-            delay_ms=self._delay_ms,
-            language=self._language,
-            keywords=clean_keywords(self._context_bias),
-        )
-        return [Start(self._turn, options)]
+        return [Start(self._turn, self.turn_options(self._context_bias))]
 
     def _session(self) -> dict[str, Any]:
-        delay_ms = self._model.delay_ms if self._delay_ms is None else self._delay_ms
         return {
             "request_id": self._request_id,
             "model": self._model.name,
             "audio_format": self._format.model_dump(),
-            "target_streaming_delay_ms": delay_ms,
+            "target_streaming_delay_ms": self.shown_delay_ms,
             "diarize": False,
             "context_bias": self._context_bias,
             "language": self._language,

@@ -5,24 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from voxmlx.engine.request import EngineFullError, Piece, TurnOptions, Update
+from voxmlx.engine.request import EngineFullError, Piece, Update
 from voxmlx.server.pcm import PcmDecoder, PcmError, Samples, from_base64
 from voxmlx.server.protocols.common import (
     Action,
     Cancel,
     ClientError,
+    Dialect,
     Feed,
     Finish,
-    Protocol,
     Send,
     ServedModel,
     Start,
     check_delay,
+    check_kv,
     check_rate,
-    clean_keywords,
     new_id,
     parse_frame,
-    query_delay,
     segment_dict,
     token_usage,
     word_dict,
@@ -45,7 +44,7 @@ _ENCODINGS = {"audio/pcm": "pcm_s16le", "audio/pcmu": "pcm_mulaw", "audio/pcma":
 _TRANSCRIPTION = "conversation.item.input_audio_transcription."
 
 
-class OpenAiProtocol(Protocol):
+class OpenAiProtocol(Dialect):
     """One connection.
 
     Args:
@@ -56,17 +55,15 @@ class OpenAiProtocol(Protocol):
     dialect = "openai"
 
     def __init__(self, model: ServedModel, query: Mapping[str, str]):
-        self._model = model
+        super().__init__(model, query)
         self._session_id = new_id("sess")
         self._format = "audio/pcm"
         self._sample_rate = PCM_RATE
         self._decoder = PcmDecoder(_ENCODINGS[self._format])
         self._transcription = Transcription()
-        self._delay_ms = query_delay(query)
         self._turn_detection: TurnDetection | None = None
         self._logprobs = False
         self._vad: EnergyVad | None = None
-        self._turn: str | None = None
         self._previous: str | None = None
         self._items: dict[str, _Item] = {}
 
@@ -173,9 +170,13 @@ class OpenAiProtocol(Protocol):
             raise ClientError("invalid_value", "only server_vad or null is supported", where)
         transcription = given.transcription or self._transcription
         delay_ms = self._delay_of(transcription)
+        kv = check_kv(transcription, "session.audio.input.transcription.")
         if given.format is not None:
             self._set_format(given.format.type, given.format.rate)
-        self._transcription, self._delay_ms = transcription, delay_ms
+        languages = [transcription.language, *(transcription.languages or ())]
+        language = next((name for name in languages if name is not None), None)
+        self._transcription, self._language = transcription, None
+        self.set_session(delay_ms, language, kv)
         if session.include is not None:
             self._logprobs = LOGPROBS in session.include
         actions: list[Action] = []
@@ -249,14 +250,7 @@ class OpenAiProtocol(Protocol):
     def _open(self) -> list[Action]:
         if self._turn is not None:
             return []
-        settings = self._transcription
-        languages = [settings.language, *(settings.languages or ())]
-        language = next((name for name in languages if name is not None), None)
-        options = TurnOptions(
-            delay_ms=self._delay_ms,
-            language=None if language is None else language[:35],
-            keywords=clean_keywords(settings.keywords or ()),
-        )
+        options = self.turn_options(self._transcription.keywords or ())
         self._turn = new_id("item")
         self._items[self._turn] = _Item(self._turn)
         return [Start(self._turn, options)]
@@ -332,7 +326,7 @@ class OpenAiProtocol(Protocol):
             "language": settings.language,
             "prompt": settings.prompt,
             "delay": settings.delay if isinstance(settings.delay, str) else None,
-            "delay_ms": self._model.delay_ms if self._delay_ms is None else self._delay_ms,
+            "delay_ms": self.shown_delay_ms,
         }
         detection = self._turn_detection
         return {

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from voxmlx.server.protocols.common import ClientFrame
+from voxmlx.server.protocols.common import ClientFrame, KVFields
 
 DELAYS_MS = {"minimal": 160, "low": 240, "medium": 480, "high": 960, "xhigh": 2400}
 """The words of ``transcription.delay`` as delays of the model."""
@@ -22,7 +22,7 @@ class Format(ClientFrame):
     rate: int | None = None
 
 
-class Transcription(ClientFrame):
+class Transcription(KVFields):
     """Settings of the transcription; ``delay`` may also be milliseconds."""
 
     model: str | None = None

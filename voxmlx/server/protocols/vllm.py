@@ -14,25 +14,25 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from voxmlx.engine.request import TurnOptions, Update
+from voxmlx.engine.request import Update
 from voxmlx.server.pcm import PcmDecoder, PcmError, from_base64
 from voxmlx.server.protocols.common import (
     Action,
     Cancel,
     ClientError,
     ClientFrame,
+    Dialect,
     Feed,
     Finish,
-    Protocol,
+    KVFields,
     Send,
     ServedModel,
     Start,
     check_delay,
+    check_kv,
     check_rate,
-    clean_keywords,
     new_id,
     parse_frame,
-    query_delay,
     segment_dict,
     token_usage,
     word_dict,
@@ -41,8 +41,8 @@ from voxmlx.server.protocols.common import (
 SAMPLE_RATE = 16_000
 
 
-class SessionUpdate(ClientFrame):
-    """``session.update``; the delay, the rate and the phrases are this server's own fields."""
+class SessionUpdate(KVFields):
+    """``session.update``; the delay, the rate and the phrases are this server's own fields, too."""
 
     type: Literal["session.update"]
     model: str | None = None
@@ -66,7 +66,7 @@ class Commit(ClientFrame):
     final: bool = False
 
 
-class VllmProtocol(Protocol):
+class VllmProtocol(Dialect):
     """One connection.
 
     Args:
@@ -77,13 +77,12 @@ class VllmProtocol(Protocol):
 
     def __init__(self, model: ServedModel, query: Mapping[str, str], bare: bool = False):
         self.dialect = "bare" if bare else "vllm"
-        self._model = model
+        super().__init__(model, query)
         self._bare = bare
         self._validated = bare
-        self._options = TurnOptions(delay_ms=query_delay(query))
+        self._keywords: list[str] = []
         self._sample_rate = SAMPLE_RATE
         self._decoder = PcmDecoder("pcm_s16le")
-        self._turn: str | None = None
         self._started = False
         self._texts: dict[str, list[str]] = {}
 
@@ -143,17 +142,14 @@ class VllmProtocol(Protocol):
                 raise ClientError("invalid_event", "session.update needs a 'model'", "model")
             if not self._model.answers_to(update.model):
                 raise ClientError("model_not_found", f"no model {update.model!r} here", "model")
-        delay_ms = check_delay(update.delay_ms, "delay_ms")
+        delay_ms, kv = check_delay(update.delay_ms, "delay_ms"), check_kv(update)
         if update.sample_rate is not None:
             if self._turn is not None:
                 raise ClientError("invalid_event", "audio has started", "sample_rate")
             self._sample_rate = check_rate(update.sample_rate, "sample_rate")
-        old = self._options
-        self._options = TurnOptions(
-            delay_ms=old.delay_ms if delay_ms is None else delay_ms,
-            language=old.language if update.language is None else update.language[:35],
-            keywords=old.keywords if update.keywords is None else clean_keywords(update.keywords),
-        )
+        self.set_session(delay_ms, update.language, kv)
+        if update.keywords is not None:
+            self._keywords = update.keywords
         self._validated = True
         return []
 
@@ -174,7 +170,7 @@ class VllmProtocol(Protocol):
         if self._turn is not None:
             return []
         self._turn = new_id("turn")
-        return [Start(self._turn, self._options)]
+        return [Start(self._turn, self.turn_options(self._keywords))]
 
     def _commit(self, final: bool) -> list[Action]:
         if not self._validated:
