@@ -33,6 +33,8 @@ def attend_causal(
         ``(B, Hq, T, K)``; evaluated, if it took more than one part.
     """
     T, n = queries.shape[2], keys.shape[2]
+    if T == 1 and by_host:
+        return attend_by_host(queries, keys, values, scale)
     if T == 1:
         return _attend_one(queries, keys, values, scale)
     size = part_size(queries, n)
