@@ -41,6 +41,7 @@ from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.random_model import CONFIGS, random_model
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.embedder import MelQueue
+from voxmlx.streaming.files import file_positions
 
 IDS = SpecialIds(bos=1, eos=-1, pad=32)
 N_DELAY = 6
@@ -88,7 +89,7 @@ def embed_clips(model: VoxtralRealtime, clips: list[np.ndarray], rows: int) -> l
         queues = list(pool.map(queue_of, clips))
         for start in range(0, len(clips), rows):
             group = queues[start : start + rows]
-            encoder = BatchEncoder(model, 150 if rows == 1 else 25)
+            encoder = BatchEncoder(model, file_positions(rows))
             keys = [encoder.join() for _ in group]
             parts: dict[int, list[mx.array]] = {key: [] for key in keys}
             while any(queue.n_positions for queue in group):

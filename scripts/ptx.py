@@ -1,4 +1,4 @@
-"""Compile the kernels of a decoding step for the released network: ``python scripts/ptx.py``.
+"""Compile the kernels of a decoding step for known networks: ``python scripts/ptx.py``.
 
 Needs ``nvcc`` of CUDA 13. MLX would compile them on first use, which takes a minute; what the
 driver makes of PTX takes none.
@@ -6,26 +6,45 @@ driver makes of PTX takes none.
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import tempfile
 from pathlib import Path
 
 import mlx.core as mx
 
+from voxmlx.config import ModelConfig
 from voxmlx.kernels import decode_cuda as cuda
 from voxmlx.kernels.decode import PTX, full_name
+from voxmlx.models.random_model import RELEASE, TINY
 
-TYPES = {mx.bfloat16: "__nv_bfloat16", mx.float16: "__half"}
-HEADS = {"H": 32, "G": 8, "K": 128}
-NORM = {"D": 3072, "N": 768}
-KERNELS: list[tuple[str, dict[str, int], float | None]] = [
-    ("add_norm", {**NORM, "EACH": 0}, 1e-5),
-    ("add_norm", {**NORM, "EACH": 1}, 1e-5),
-    ("gated", {"F": 9216}, None),
-    ("rotate_and_write", HEADS, None),
-    ("attend_one", {**HEADS, "W": 8192, "Q": 1, "N": 512}, None),
-    ("attend_one", {**HEADS, "W": 8192, "Q": 4, "N": 256}, None),
+TYPES = {mx.bfloat16: "__nv_bfloat16", mx.float16: "__half", mx.float32: "float"}
+Kernels = list[tuple[str, dict[str, int], float | None]]
+
+
+def kernels(config: ModelConfig) -> Kernels:
+    """The kernels of a network, with their constants as :mod:`voxmlx.kernels.decode` sets them."""
+    d = config.decoder
+    norm = {"D": d.dim, "N": min(1024, -(-d.dim // 128) * 32)}
+    heads = {"H": d.n_heads, "G": d.n_kv_heads, "K": d.head_dim}
+    together = {"Q": d.n_heads // d.n_kv_heads, "N": 256}
+    return [
+        ("add_norm", {**norm, "EACH": 0}, d.norm_eps),
+        ("add_norm", {**norm, "EACH": 1}, d.norm_eps),
+        ("gated", {"F": d.hidden_dim}, None),
+        ("gated", {"F": config.encoder.hidden_dim}, None),
+        ("rotate_and_write", heads, None),
+        ("attend_one", {**heads, "W": d.sliding_window or 0, "Q": 1, "N": 512}, None),
+        ("attend_one", {**heads, "W": d.sliding_window or 0, **together}, None),
+    ]
+
+
+WANTED = [
+    *((dtype, RELEASE) for dtype in (mx.bfloat16, mx.float16)),
+    *((dtype, TINY) for dtype in TYPES),
 ]
+"""The released network in half types, and the one inside the package in all."""
+
 ARGUMENTS = {
     "add_norm": ("x y weight", "total normed"),
     "gated": ("y", "out"),
@@ -58,11 +77,23 @@ def text(name: str, dtype: str, whole: str, constants: dict[str, int], eps: floa
     )
 
 
+def digest() -> str:
+    """Of all that the files are made from."""
+    texts = [
+        text(name, TYPES[dtype], "kernel", constants, eps)
+        for dtype, config in WANTED
+        for name, constants, eps in kernels(config)
+    ]
+    return hashlib.sha256("".join(texts).encode()).hexdigest()
+
+
 def main() -> None:
     """Write a file for each kernel and type."""
     PTX.mkdir(exist_ok=True)
-    for dtype, spelled in TYPES.items():
-        for name, constants, eps in KERNELS:
+    (PTX / "sha256").write_text(digest() + "\n")
+    for dtype, config in WANTED:
+        spelled = TYPES[dtype]
+        for name, constants, eps in kernels(config):
             whole = full_name(name, dtype, constants, eps)
             with tempfile.TemporaryDirectory() as folder:
                 source = Path(folder, "kernel.cu")

@@ -22,9 +22,9 @@ from voxmlx.streaming.embedder import MelQueue
 NO_EOS = SpecialIds(bos=1, eos=-1, pad=32)
 """Ids of the released tokenizer, without an end: every position is decoded."""
 
-ONE_ROW_POSITIONS = 150
+ONE_ROW_POSITIONS = 50
 MANY_ROWS_POSITIONS = 25
-"""Positions of a row in one encoder pass: 12 s of a recording alone, 2 s of each in a batch."""
+"""Positions of a row in one encoder pass: 4 s of a recording alone, 2 s of each in a batch."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from voxmlx.audio.ffmpeg import FFmpegDecoder
 from voxmlx.audio.libsndfile import SoundFileDecoder
 from voxmlx.audio.pcm import ArrayDecoder, is_array
 from voxmlx.audio.resample import Resampler
@@ -186,6 +185,8 @@ def _open_decoder(file: BinaryIO, name: str) -> Decoder:
     try:
         return SoundFileDecoder(file, name)
     except ValueError:
+        from voxmlx.audio.ffmpeg import FFmpegDecoder  # a third of the import time of the package
+
         file.seek(0)
         return FFmpegDecoder(file, name)
 

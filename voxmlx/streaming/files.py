@@ -33,11 +33,12 @@ MAX_ROWS = 64
 def file_positions(rows: int = 1) -> int:
     """Positions (80 ms) that one encoder call takes of each of some recordings.
 
-    GPUs want large products: 12 s of one recording, under the encoder's window; 2 s each of many,
-    which keeps their rings small. CPUs pay for each key that a query may not see: 2 s (3.4 to 2.2 s
-    of processor time for 12 s of audio, ``benchmarks/results.md``).
+    GPUs want large products: 4 s of one recording, or 2 s each of many; what a pass leaves behind
+    until the GPU is done grows with it, by 5 GB for 12 s of the released network. CPUs pay for each
+    key that a query may not see: 2 s (3.4 to 2.2 s of processor time for 12 s of audio,
+    ``benchmarks/results.md``).
     """
-    return 150 if rows == 1 and mx.default_device().type != mx.cpu else 25
+    return 50 if rows == 1 and mx.default_device().type != mx.cpu else 25
 
 
 @dataclass(frozen=True)
