@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import os
 import signal
 import socket
@@ -131,6 +132,23 @@ def test_client_that_does_not_read_is_dropped(model_folder, audio, alone, monkey
         assert wait_until(lambda: not server.server.server_state.connections)
         assert transcribe(server, audio) == alone
         sock.close()
+
+
+@pytest.mark.parametrize(
+    "body", [b"zz\r\nabc\r\n", b"5\r\nabc", b"-1\r\n\r\n", b"5\r\nabcdeXX", b"f" * 20 + b"\r\n"]
+)
+def test_broken_chunks_leave_no_trace_of_a_fault(server, body, caplog):
+    """A body that breaks off or is no chunk: an answer of 400 or none, and no traceback."""
+    head = "POST /v1/audio/transcriptions HTTP/1.1\r\nHost: localhost\r\n"
+    head += "Content-Type: multipart/form-data; boundary=x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with caplog.at_level(logging.DEBUG):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=10) as sock:
+            sock.sendall(head.encode() + body)
+            sock.shutdown(socket.SHUT_WR)
+            answer = sock.recv(4096)
+        assert wait_until(lambda: server.context.uploads.n == 0)
+    assert answer[:12] in (b"", b"HTTP/1.1 400")
+    assert not [r for r in caplog.records if r.exc_info or r.levelno >= logging.ERROR]
 
 
 def test_half_open_socket_is_given_up(model_folder, monkeypatch):
