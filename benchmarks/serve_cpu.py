@@ -52,13 +52,14 @@ class Simulation:
     Args:
         pipeline: The model.
         samples: What each session says.
+        skip_s: Audio at the start of each session that is not counted.
     """
 
-    def __init__(self, pipeline: Pipeline, samples: list[np.ndarray]):
+    def __init__(self, pipeline: Pipeline, samples: list[np.ndarray], skip_s: float):
         self.clock = Clock()
         self.lags_ms: list[float] = []
         self.busy_s = 0.0
-        self._samples = samples
+        self._samples, self._skip_s = samples, skip_s
         self._engine = Engine(lambda: pipeline, Limits(max_live=len(samples)))
         self._engine._pipeline = pipeline
         self._engine._open_pools(pipeline)
@@ -106,7 +107,7 @@ class Simulation:
         def tell(update: Update) -> None:
             if update.error is not None:
                 raise SystemExit(str(update.error))
-            if update.heard_s > 1:
+            if update.heard_s > self._skip_s:
                 self.lags_ms.append(1e3 * (self.clock.now_s - self.start_s(i) - update.heard_s))
 
         return tell
@@ -118,10 +119,12 @@ def main() -> None:
     parser.add_argument("--model", default="tiny")
     parser.add_argument("--sessions", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--skip", type=float, default=1.0, help="seconds that are not counted")
     options = parser.parse_args()
     pipeline, sound = load(options.model), read_audio(Path(options.recording))
     for n in options.sessions:
-        run = Simulation(pipeline, [speech(options.seconds, i, sound) for i in range(n)])
+        said = [speech(options.seconds, i, sound) for i in range(n)]
+        run = Simulation(pipeline, said, options.skip)
         run.run()
         p50, p95, p99 = np.percentile(run.lags_ms, (50, 95, 99))
         line = {"sessions": n, "tokens": len(run.lags_ms)}
