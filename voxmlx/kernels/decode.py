@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -20,8 +19,6 @@ import mlx.nn as nn
 import numpy as np
 
 from voxmlx.kernels import decode_cuda as cuda
-
-PTX = Path(__file__).with_name("ptx")
 
 FEW_ROWS = 4
 """Up to so many rows each query head has a block of its own; beyond, heads share what they read."""
@@ -72,7 +69,7 @@ def gated(y: mx.array) -> mx.array:
         return nn.silu(gate) * up
     n, width = y.shape
     grid = (-(-n * width // 512) * 256, 1, 1)
-    (out,) = _run("gated", {"y": y}, {"out": (n, width // 2)}, {"F": width // 2}, grid, 256, n)
+    (out,) = _run("gated", {"y": y}, {"out": (n, width // 2)}, {"F": width // 2}, grid, 256)
     return out
 
 
@@ -120,7 +117,6 @@ def rotate_and_write(
         {"H": n_heads, "G": n_kv_heads, "K": head_dim},
         (-(-n_pairs // 128) * 128, T, n_rows),
         128,
-        keys.shape[2],
     )
     return queries
 
@@ -164,7 +160,6 @@ def attend_one(
         },
         (n_heads // per_block * threads, n_rows, 1),
         threads,
-        keys.shape[2],
     )
     return out
 
@@ -178,15 +173,6 @@ def _frequencies(head_dim: int, rope_theta: float) -> mx.array:
     return freqs
 
 
-def full_name(name: str, dtype: mx.Dtype, constants: Mapping[str, int], eps: float | None) -> str:
-    """Name of a kernel with its type and constants."""
-    parts = [f"voxmlx_{name}", str(dtype).removeprefix("mlx.core.")]
-    parts += [f"{key}{value}" for key, value in constants.items()]
-    if eps is not None:
-        parts.append(f"{eps:e}".replace(".", "_").replace("-", "m").replace("+", ""))
-    return "_".join(parts)
-
-
 def _run(
     name: str,
     inputs: Mapping[str, mx.array],
@@ -194,49 +180,30 @@ def _run(
     constants: Mapping[str, int],
     grid: tuple[int, int, int],
     threads: int,
-    number: int | None = None,
     eps: float | None = None,
 ) -> list[mx.array]:
     """Run a kernel; the first input has the type of the outputs."""
     dtype = next(iter(inputs.values())).dtype
-    whole = full_name(name, dtype, constants, eps)
     shapes: dict[str, Any] = {
         "grid": grid,
         "threadgroup": (threads, 1, 1),
         "output_shapes": [tuple(shape) for shape in outputs.values()],
         "output_dtypes": [dtype] * len(outputs),
     }
-    compiled = _compiled(whole)
-    if compiled is not None:
-        scalars = [] if number is None else [number]
-        return mx.fast.precompiled_cuda_kernel(
-            name=whole,
-            compiled_source=compiled,
-            inputs=list(inputs.values()),
-            scalars=scalars,
-            **shapes,
-        )
-    kernel = _kernel(name, whole, tuple(inputs), tuple(outputs), eps)
+    kernel = _kernel(name, tuple(inputs), tuple(outputs), eps)
     template = [("T", dtype), *constants.items()]
     return kernel(inputs=list(inputs.values()), template=template, **shapes)
 
 
 @functools.cache
-def _compiled(whole: str) -> bytes | None:
-    """The text that the driver takes (PTX), where the package brings it (``scripts/ptx.py``)."""
-    path = PTX / f"{whole}.ptx"
-    return path.read_bytes() + b"\0" if path.is_file() else None
-
-
-@functools.cache
-def _kernel(
-    name: str, whole: str, inputs: tuple[str, ...], outputs: tuple[str, ...], eps: float | None
-) -> Any:
-    source = cuda.jit_source(name)
+def _kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], eps: float | None) -> Any:
+    """MLX compiles a kernel once for each name, type and set of constants."""
+    source = cuda.SOURCES[name]
     if eps is not None:
-        source = source.replace("EPS", f"{eps!r}f")
+        source, name = source.replace("EPS", f"{eps!r}f"), f"{name}_{eps:e}"
+        name = name.replace(".", "_").replace("-", "m").replace("+", "")
     return mx.fast.cuda_kernel(
-        name=whole,
+        name=f"voxmlx_{name}",
         input_names=list(inputs),
         output_names=list(outputs),
         source=source,

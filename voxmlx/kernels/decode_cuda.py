@@ -76,7 +76,7 @@ ADD_NORM = r"""
 
 GATED = r"""
   const long i = static_cast<long>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i < static_cast<long>(rows) * F) {
+  if (i < static_cast<long>(y_shape[0]) * F) {
     const long at = i / F * (2 * F) + i % F;
     const float gate = static_cast<float>(y[at]);
     const float up = static_cast<float>(y[at + F]);
@@ -90,6 +90,7 @@ ROTATE_AND_WRITE = r"""
   if (pair < ALL * K / 2) {
     const int head = pair / (K / 2), half = pair % (K / 2);
     const int step = blockIdx.y, n_steps = gridDim.y, row = blockIdx.z;
+    const int C = keys_shape[2];
     const int position = offset[row] + step;
     const long in = (static_cast<long>(row) * n_steps + step) * ALL * K + 2 * pair;
     const float a = static_cast<float>(qkv[in]), b = static_cast<float>(qkv[in + 1]);
@@ -116,6 +117,7 @@ ATTEND_ONE = r"""
   constexpr int D = K / 8, WARPS = N / 32, GROUPS = N / 8, PER_KV = H / G;
   const int t = threadIdx.x, lane = t % 8, warp = t / 32;
   const int head = blockIdx.x * Q, kv = head / PER_KV, row = blockIdx.y;
+  const int C = keys_shape[2];
   const int position = offset[row];
   const T* q_in = qkv + (static_cast<long>(row) * (H + 2 * G) + head) * K + lane * D;
   const T* k_in = qkv + (static_cast<long>(row) * (H + 2 * G) + H + kv) * K + lane * D;
@@ -224,18 +226,3 @@ SOURCES = {
     "rotate_and_write": ROTATE_AND_WRITE,
     "attend_one": ATTEND_ONE,
 }
-
-LAST = {
-    "gated": ("rows", "y_shape[0]"),
-    "rotate_and_write": ("C", "keys_shape[2]"),
-    "attend_one": ("C", "keys_shape[2]"),
-}
-"""Name of a kernel's number that changes between calls, and where MLX's own compiler finds it."""
-
-
-def jit_source(name: str) -> str:
-    """The body of a kernel for MLX to compile."""
-    if name not in LAST:
-        return SOURCES[name]
-    number, place = LAST[name]
-    return f"  const int {number} = {place};\n{SOURCES[name]}"
