@@ -178,13 +178,13 @@ class FileRows(Generic[K]):
         if not self._rows:
             return
         self._pool.encode({row.backend: self._pool.max_positions for row in self._rows})
-        n_tokens = 1
-        while n_tokens:  # sessions that restart after an EOS bring more work
+        worked = True
+        while worked:  # sessions that restart after an EOS bring more work
             for row in self._rows:
                 row.session.step()
-            n_tokens = 0
-            while n := self._pool.decode():
-                n_tokens += n
+            worked = False
+            while self._pool.decode():
+                worked = True
         for row in list(self._rows):
             row.session.step()
             if row.session.done:

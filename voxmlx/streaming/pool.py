@@ -70,12 +70,11 @@ class Pool:
                 embedders[row].push(audio)
 
     def decode(self) -> int:
-        """Run one pass of the decoder and return the tokens it gave."""
-        n = 0
-        for row, tokens in self.decoder.step().items():
+        """Run one pass of the decoder; returns how many rows took part, also without a token."""
+        passed = self.decoder.step()
+        for row, tokens in passed.items():
             self._tokens[row].push(tokens)
-            n += len(tokens)
-        return n
+        return len(passed)
 
     def join(self, tokens: PooledTokens, options: RowOptions) -> int:
         """Give a decoder row to a session."""
