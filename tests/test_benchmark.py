@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 
 import mlx.core as mx
 import numpy as np
@@ -12,8 +13,9 @@ from mlx.utils import tree_flatten
 from typer.testing import CliRunner
 
 from tests.generation.tiny_model import CONFIG
-from voxmlx.benchmark import decoder_bytes, measure, noise
+from voxmlx.benchmark import PARTS, decoder_bytes, measure, noise, same_ids, sweep
 from voxmlx.cli.main import app
+from voxmlx.errors import MissingExtraError, OutputError
 from voxmlx.models import random_model as random_module
 from voxmlx.models.random_model import CONFIGS, random_model
 
@@ -75,9 +77,75 @@ def test_command_prints_one_object_a_batch_size(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "arguments", ["--random-weights tiny --model other", "--bits 4", "--rows 65"]
+    "arguments",
+    ["--random-weights tiny --model other", "--bits 4", "--rows 65", "--peers --plot x.png"],
 )
 def test_options_that_do_not_fit_are_refused(arguments):
     result = CliRunner().invoke(app, f"bench {arguments}".split())
 
     assert result.exit_code != 0
+
+
+def test_a_sweep_grows_and_its_rows_write_what_one_alone_writes():
+    model = random_model(CONFIG, mx.float32)
+
+    found = sweep(model, noise(4.0), [1, 3], 1)
+
+    assert [m.audio_s for m in found.by_length] == pytest.approx([4 / part for part in PARTS])
+    assert [m.rows for m in found.by_length] == [1] * len(PARTS)
+    tokens = [m.tokens for m in found.by_length]
+    assert tokens == sorted(set(tokens))
+    assert [m.rows for m in found.by_rows] == [1, 3]
+    assert [m.audio_s for m in found.by_rows] == pytest.approx([1.0, 3.0])
+    assert found.same_ids == [1.0, 1.0]
+    assert found.by_rows[1].ids == found.by_length[1].ids * 3
+
+
+def test_ids_that_differ_or_are_missing_lower_the_share():
+    model = random_model(CONFIG, mx.float32)
+    alone = measure(model, [noise(1.0)])
+    (ids,) = alone.ids
+    n = len(ids)
+
+    other = dataclasses.replace(alone, rows=2, tokens=2 * n - 1, ids=(ids[:-1], (-1, *ids[1:])))
+
+    assert same_ids(other, alone) == (2 * n - 2) / (2 * n)
+
+
+def test_command_draws_both_panels(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(random_module.CONFIGS, "tiny", CONFIG)
+    path = tmp_path / "speed.png"
+    command = "bench --random-weights tiny --seconds 2 --rows 1 --rows 2 --runs 1 --json --plot"
+
+    result = CliRunner().invoke(app, [*command.split(), str(path)])
+
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.output.splitlines()]
+    assert [line["panel"] for line in lines] == ["length"] * len(PARTS) + ["rows"] * 2
+    assert [line["rows"] for line in lines] == [1] * len(PARTS) + [1, 2]
+    assert all(line["rtf"] > 0 for line in lines)
+    assert all(0 <= line["same_ids"] <= 1 for line in lines[len(PARTS) :])
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(path.read_bytes()) > 5000
+
+
+def test_a_plot_without_matplotlib_names_the_extra(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    arguments = ["bench", "--random-weights", "tiny", "--plot", str(tmp_path / "speed.png")]
+
+    result = CliRunner().invoke(app, arguments)
+
+    assert isinstance(result.exception, MissingExtraError)
+    assert 'pip install "voxmlx[plot]>=0.1"' in str(result.exception)
+
+
+def test_a_plot_that_cannot_be_written_is_named(monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setitem(random_module.CONFIGS, "tiny", CONFIG)
+    command = "bench --random-weights tiny --seconds 1 --rows 1 --runs 1 --plot"
+
+    result = CliRunner().invoke(app, [*command.split(), str(tmp_path / "none" / "speed.png")])
+
+    assert isinstance(result.exception, OutputError)
+    assert "speed.png: cannot be written" in str(result.exception)

@@ -26,6 +26,12 @@ ONE_ROW_POSITIONS = 50
 MANY_ROWS_POSITIONS = 25
 """Positions of a row in one encoder pass: 4 s of a recording alone, 2 s of each in a batch."""
 
+PARTS = (8, 4, 2, 1)
+"""Parts of a recording that show how time grows with length: an eighth of it to all."""
+
+BATCH_PART = 4
+"""The part that batches are made of."""
+
 
 @dataclass(frozen=True)
 class Measurement:
@@ -41,6 +47,7 @@ class Measurement:
         passes: Through the decoder.
         peak_gb: Largest memory of the device, weights included.
         decoder_gb: Weights that every pass reads.
+        ids: What each row wrote; no number, so not in :meth:`as_dict`.
     """
 
     audio_s: float
@@ -52,6 +59,7 @@ class Measurement:
     passes: int
     peak_gb: float
     decoder_gb: float
+    ids: tuple[tuple[int, ...], ...]
 
     @property
     def rtf(self) -> float:
@@ -61,8 +69,10 @@ class Measurement:
     def as_dict(self) -> dict[str, float]:
         """All numbers, those that follow from others included."""
         decode_s = self.total_s - self.encode_s
+        numbers = dataclasses.asdict(self)
+        del numbers["ids"]
         return {
-            **dataclasses.asdict(self),
+            **numbers,
             "rtf": self.rtf,
             "positions_per_pass": self.tokens / self.passes,
             "ms_per_pass": 1e3 * decode_s / self.passes,
@@ -125,19 +135,71 @@ def measure(
             mx.async_eval(embeddings)
     encoded = time.perf_counter()
     first = 0.0
-    n_tokens = 0
+    written: dict[int, list[int]] = {row: [] for row in rows.values()}
     while any(decoder.n_ready(row) for row in rows.values()):
-        n_tokens += sum(map(len, decoder.step().values()))
-        if n_tokens and not first:
+        for row, tokens in decoder.step().items():
+            written[row] += [token.id for token in tokens]
+        if not first and any(written.values()):
             first = time.perf_counter() - started
+    total_s = time.perf_counter() - started
     return Measurement(
         audio_s=sum(len(clip) for clip in clips) / audio.sample_rate,
         rows=len(clips),
         encode_s=encoded - started,
         first_token_s=first,
-        total_s=time.perf_counter() - started,
-        tokens=n_tokens,
+        total_s=total_s,
+        tokens=sum(map(len, written.values())),
         passes=decoder.n_passes,
         peak_gb=mx.get_peak_memory() / 1e9,
         decoder_gb=decoder_bytes(model) / 1e9,
+        ids=tuple(map(tuple, written.values())),
     )
+
+
+def measure_best(
+    model: VoxtralRealtime, clips: Sequence[np.ndarray], runs: int, **options: Any
+) -> Measurement:
+    """The quickest of some runs of :func:`measure`."""
+    found = [measure(model, clips, **options) for _ in range(runs)]
+    return min(found, key=lambda result: result.total_s)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """How time depends on length and on the size of a batch.
+
+    Attributes:
+        by_length: One row each, shortest first: the :data:`PARTS` of the audio.
+        by_rows: Batches of the part :data:`BATCH_PART`.
+        same_ids: Of each batch, the share of its ids that are those of one row alone.
+    """
+
+    by_length: list[Measurement]
+    by_rows: list[Measurement]
+    same_ids: list[float]
+
+
+def sweep(
+    model: VoxtralRealtime, samples: np.ndarray, rows: Sequence[int], runs: int, **options: Any
+) -> Sweep:
+    """Measure parts of a recording alone, and copies of one part together.
+
+    Args:
+        model: The network.
+        samples: The recording, 16 kHz, ``(n,)`` float32.
+        rows: Sizes of batches.
+        runs: Runs of each; the quickest counts.
+        options: Of :func:`measure`.
+    """
+    clips = {part: samples[: max(1, len(samples) // part)] for part in PARTS}
+    lengths = {part: measure_best(model, [clip], runs, **options) for part, clip in clips.items()}
+    batches = [measure_best(model, [clips[BATCH_PART]] * n, runs, **options) for n in rows]
+    alone = lengths[BATCH_PART]
+    return Sweep(list(lengths.values()), batches, [same_ids(found, alone) for found in batches])
+
+
+def same_ids(found: Measurement, alone: Measurement) -> float:
+    """Share of all rows' ids that are those of one row alone, place by place."""
+    (expected,) = alone.ids
+    pairs = [pair for row in found.ids for pair in zip(row, expected, strict=False)]
+    return sum(a == b for a, b in pairs) / max(found.tokens, found.rows * alone.tokens)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import stat
 import sys
 
@@ -10,10 +12,12 @@ import numpy as np
 import pytest
 from mlx.utils import tree_flatten
 
+from voxmlx.audio.decode import read_audio
 from voxmlx.checkpoints.hub import resolve
 from voxmlx.checkpoints.load import load_model
 from voxmlx.errors import VoxmlxError
-from voxmlx.peers.compare import PROGRAMS, compare, unpacked, write_folder
+from voxmlx.peers.compare import PROGRAMS, PROMPT_FILE, compare, unpacked, write_folder
+from voxmlx.pipeline import load
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +42,37 @@ def test_a_program_gets_the_weights_unpacked(loaded, program, tmp_path):
     assert all(mx.array_equal(found[name], x) for name, x in expected.items())
     mel = mx.random.normal((1, 32, 128), key=mx.random.key(0))
     assert mx.allclose(plain.embed_audio(mel), loaded.model.embed_audio(mel), atol=1e-4)
+
+
+def test_transformers_is_told_the_prompt_and_the_silence(loaded, tmp_path):
+    write_folder("transformers", unpacked(loaded.model), loaded.tokenizer_path, 960, tmp_path / "t")
+
+    values = json.loads((tmp_path / "t" / PROMPT_FILE).read_text())
+    config = json.loads((tmp_path / "t" / "config.json").read_text())
+
+    assert values["prompt"] == [1] + [32] * (32 + 12)
+    assert (values["n_delay"], values["eos"], values["position"]) == (12, 2, 1280)
+    assert (values["left"], values["right"]) == (32 * 1280, (12 + 1 + 10) * 1280)
+    assert config["dtype"] == "float32"
+
+
+@pytest.mark.oracle
+def test_transformers_writes_the_same_ids(loaded):
+    python = dict(p.split("=") for p in os.environ.get("VOXMLX_PEERS", "").split()).get(
+        "transformers", sys.executable
+    )
+    clips = {"speech": read_audio(resolve("tiny").parent / "examples" / "american_1.ogg")[:64000]}
+    model = load("tiny", dtype=mx.float32)
+
+    def own(samples):
+        return model.generate(samples, sample_rate=16000).tokens
+
+    ((_, (_, peer)),) = compare(
+        loaded.model, loaded.tokenizer_path, own, clips, {"transformers": python}, turns=1
+    )
+
+    n = len(own(clips["speech"]))
+    assert peer.same_ids == (n - 1) / n  # its generate ends one position before the audio does
 
 
 def test_programs_are_asked_in_turn(loaded, tmp_path):

@@ -140,6 +140,45 @@ def _read_config(config: Section, shapes: Shapes) -> ModelConfig:
     )
 
 
+def write_config(config: ModelConfig) -> dict[str, Any]:
+    """Content of ``config.json``; the width of the delay's part is a literal of Transformers."""
+    encoder, decoder = config.encoder, config.decoder
+    return {
+        "architectures": ["VoxtralRealtimeForConditionalGeneration"],
+        "model_type": REALTIME,
+        "audio_config": {
+            "model_type": "voxtral_realtime_encoder",
+            "num_mel_bins": config.audio.n_mels,
+            "vocab_size": decoder.vocab_size,
+            **_written_widths(encoder),
+        },
+        "text_config": {
+            "model_type": "voxtral_realtime_text",
+            "vocab_size": decoder.vocab_size,
+            "num_key_value_heads": decoder.n_kv_heads,
+            "tie_word_embeddings": decoder.tied_embeddings,
+            **_written_widths(decoder),
+        },
+        "downsample_factor": config.downsample_factor,
+        "default_num_delay_tokens": round(config.delay_ms / config.audio.token_ms),
+        "projector_hidden_act": "gelu",
+        "tie_word_embeddings": decoder.tied_embeddings,
+    }
+
+
+def _written_widths(part: Any) -> dict[str, Any]:
+    return {
+        "hidden_size": part.dim,
+        "intermediate_size": part.hidden_dim,
+        "num_hidden_layers": part.n_layers,
+        "num_attention_heads": part.n_heads,
+        "head_dim": part.head_dim,
+        "sliding_window": part.sliding_window,
+        "rms_norm_eps": part.norm_eps,
+        "rope_parameters": {"rope_type": "default", "rope_theta": part.rope_theta},
+    }
+
+
 def _is_realtime(values: Mapping[str, Any]) -> bool:
     return "audio_config" in values and values.get("model_type", REALTIME) == REALTIME
 
@@ -170,5 +209,6 @@ HF_REALTIME = Layout(
     half_split_heads=_rotary_heads,
     kernel_last=True,
     aliases=PREFIX_ALIASES,
+    write_config=write_config,
     unused=re.compile(r"(^|\.)lm_head\.weight$|\.inv_freq$"),  # tied head; derived tables
 )

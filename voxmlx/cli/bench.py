@@ -6,6 +6,7 @@ import json as json_module
 import time
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from voxmlx.cli.common import (
 )
 
 if TYPE_CHECKING:
+    from voxmlx.benchmark import Measurement, Sweep
     from voxmlx.models.voxtral_realtime import VoxtralRealtime
     from voxmlx.peers.compare import Comparison
 
@@ -27,7 +29,10 @@ EXAMPLES = """\
 voxmlx bench
 voxmlx bench talk.mp3 --model mistralai/Voxtral-Mini-4B-Realtime-2602
 voxmlx bench talk.mp3 --peers --peer mlx-audio=envs/mlx-audio/bin/python
-voxmlx bench --random-weights 4b --bits 4 --rows 1 --rows 16 --json"""
+voxmlx bench --random-weights 4b --bits 4 --rows 1 --rows 16 --json
+voxmlx bench --random-weights tiny --plot speed.png"""
+
+PLOTTED_ROWS = [1, 2, 4, 8]
 
 
 class Size(str, Enum):
@@ -65,13 +70,22 @@ def run(
             "--peer",
             metavar="NAME=PYTHON",
             envvar="VOXMLX_PEERS",
-            help="Compare with old-voxmlx or mlx-audio, run by the Python of its environment, "
-            "under --peers; may be repeated.",
+            help="Compare with old-voxmlx, mlx-audio or transformers, run by the Python of its "
+            "environment, under --peers; may be repeated.",
         ),
     ] = None,
     run_peers: Annotated[
         bool, typer.Option("--peers", help="Run the other programs in turn with this one.")
     ] = False,
+    plot: Annotated[
+        Path | None,
+        typer.Option(
+            "--plot",
+            metavar="PNG",
+            help="Draw the real-time factor by length, an eighth of the audio to all of it, and by "
+            "--rows (1, 2, 4 and 8), a quarter of it each.",
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")] = False,
     dtype: DTypeOption = None,
     revision: RevisionOption = None,
@@ -86,9 +100,13 @@ def run(
         raise UsageError("--random-weights and --model exclude each other")
     if bits is not None and random_weights is None:
         raise UsageError("--bits needs --random-weights")
+    if plot is not None and run_peers:
+        raise UsageError("--plot and --peers exclude each other")
     from voxmlx.audio.decode import read_audio
-    from voxmlx.benchmark import measure, noise
+    from voxmlx.benchmark import measure_best, noise, sweep
+    from voxmlx.cli import bench_plot
 
+    canvas = None if plot is None else bench_plot.figure()  # tells of a missing extra at once
     if run_peers:
         if model is None:
             raise UsageError("--peers needs --model")
@@ -96,15 +114,21 @@ def run(
         _compare(model, revision, dtype, samples, peers or [], runs, json)
         return
     started = time.perf_counter()
-    network = _random(random_weights, bits) if random_weights else _load(model, revision, dtype)
+    network = (
+        _random(random_weights, bits, dtype) if random_weights else _load(model, revision, dtype)
+    )
     load_s = time.perf_counter() - started
     samples = noise(seconds) if file is None else read_audio(file)
+    if plot is not None:
+        title = f"random weights, {random_weights.value}" if random_weights else model or "4B"
+        swept = sweep(network, samples, rows or PLOTTED_ROWS, runs, positions_per_pass=positions)
+        bench_plot.draw(canvas, swept, title)
+        bench_plot.save(canvas, plot)
+        _show_sweep(swept, load_s, json)
+        return
     for n in rows or [1]:
-        results = [
-            measure(network, [samples] * n, positions_per_pass=positions) for _ in range(runs)
-        ]
-        best = min(results, key=lambda result: result.total_s).as_dict() | {"load_s": load_s}
-        print(json_module.dumps(best) if json else _line(best))
+        found = measure_best(network, [samples] * n, runs, positions_per_pass=positions)
+        _show(found, load_s, json)
 
 
 def _compare(
@@ -143,17 +167,33 @@ def _peer_line(result: Comparison) -> str:
     )
 
 
-def _random(size: Size, bits: int | None) -> VoxtralRealtime:
+def _random(size: Size, bits: int | None, dtype: DType | None) -> VoxtralRealtime:
+    import mlx.core as mx
+
     from voxmlx.models.fuse import prepare_for_inference
     from voxmlx.models.random_model import CONFIGS, random_model
 
-    network = random_model(CONFIGS[size.value], bits=bits)
+    usual = DType.FLOAT32 if size is Size.TINY else DType.BFLOAT16  # bfloat16 is slow on CPUs
+    kind = getattr(mx, (usual if dtype is None else dtype).value)
+    network = random_model(CONFIGS[size.value], kind, bits)
     prepare_for_inference(network)
     return network
 
 
 def _load(model: str | None, revision: str | None, dtype: DType | None) -> VoxtralRealtime:
     return open_model(model, revision, dtype).model
+
+
+def _show(found: Measurement, load_s: float, json: bool, **more: Any) -> None:
+    values = found.as_dict() | {"load_s": load_s}
+    print(json_module.dumps(values | more) if json else _line(values))
+
+
+def _show_sweep(found: Sweep, load_s: float, json: bool) -> None:
+    for one in found.by_length:
+        _show(one, load_s, json, panel="length")
+    for batch, same in zip(found.by_rows, found.same_ids, strict=True):
+        _show(batch, load_s, json, panel="rows", same_ids=same)
 
 
 def _line(result: dict[str, float]) -> str:

@@ -23,18 +23,23 @@ import numpy as np
 import numpy.typing as npt
 from mlx.utils import tree_flatten
 
+from voxmlx.checkpoints.hf import HF_REALTIME, write_config
+from voxmlx.checkpoints.layout import Layout
 from voxmlx.checkpoints.old_voxmlx import OLD_VOXMLX_REALTIME
 from voxmlx.checkpoints.safetensors import LazyTensor, TensorSpec
-from voxmlx.checkpoints.save import save_model, single, write_checkpoint
+from voxmlx.checkpoints.save import save_model, single, write_checkpoint, write_json
 from voxmlx.config import ModelConfig
 from voxmlx.errors import VoxmlxError
-from voxmlx.generation.prompt import delay_tokens
+from voxmlx.generation.prompt import delay_tokens, right_padding, streaming_prompt
 from voxmlx.models.fuse import unpacked_weight
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.tokenizer import Tokenizer
 
-PROGRAMS = ("old-voxmlx", "mlx-audio")
-"""Names of the other programs: voxmlx 0.0.2 and mlx-audio."""
+PROGRAMS = ("old-voxmlx", "mlx-audio", "transformers")
+"""Names of the other programs: voxmlx 0.0.2, mlx-audio and Transformers."""
+
+PROMPT_FILE = "prompt.json"
+"""What Transformers' caller must know: the prompt and the silence around the audio."""
 
 WORKER = Path(__file__).with_name("worker.py")
 
@@ -85,16 +90,42 @@ def write_folder(
     """Write a network with plain weights as a program reads it."""
     if program == "mlx-audio":
         save_model(model, model.config, folder)
+    elif program == "transformers":
+        values = write_config(model.config) | {"dtype": str(model.dtype).rpartition(".")[2]}
+        _write_layout(HF_REALTIME, model, values, folder)
+        write_json(folder / PROMPT_FILE, prompt_values(model.config, tokenizer, delay_ms))
     else:
-        folder.mkdir(parents=True)
-        groups = []
-        parameters: Any = tree_flatten(model.parameters())
-        for name, array in parameters:
-            spec = TensorSpec(name, tuple(array.shape), array.dtype)
-            tensor = LazyTensor(spec, folder, partial(_same, array))
-            groups.append(single(OLD_VOXMLX_REALTIME.to_external(tensor, model.config)))
-        write_checkpoint(folder, groups, old_values(model.config, tokenizer, delay_ms))
+        values = old_values(model.config, tokenizer, delay_ms)
+        _write_layout(OLD_VOXMLX_REALTIME, model, values, folder)
     shutil.copy(tokenizer, folder / "tekken.json")
+
+
+def _write_layout(
+    layout: Layout, model: VoxtralRealtime, values: Mapping[str, Any], folder: Path
+) -> None:
+    folder.mkdir(parents=True)
+    groups = []
+    parameters: Any = tree_flatten(model.parameters())
+    for name, array in parameters:
+        spec = TensorSpec(name, tuple(array.shape), array.dtype)
+        tensor = LazyTensor(spec, folder, partial(_same, array))
+        groups.append(single(layout.to_external(tensor, model.config)))
+    write_checkpoint(folder, groups, values)
+
+
+def prompt_values(config: ModelConfig, tokenizer: Path, delay_ms: int) -> dict[str, Any]:
+    """The prompt, and samples of silence before and after whole positions of audio."""
+    ids = Tokenizer.from_file(tokenizer)
+    n_delay, n_left = delay_tokens(delay_ms, config.audio), config.n_left_pad_tokens
+    size = config.audio.samples_per_token
+    return {
+        "prompt": streaming_prompt(ids.bos_id, ids.pad_id, n_left, n_delay),
+        "n_delay": n_delay,
+        "eos": ids.eos_id,
+        "position": size,
+        "left": n_left * size,
+        "right": right_padding(0, n_delay, size),
+    }
 
 
 def old_values(config: ModelConfig, tokenizer: Path, delay_ms: int) -> dict[str, Any]:

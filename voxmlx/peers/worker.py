@@ -72,7 +72,44 @@ def open_mlx_audio(folder: Path) -> Run:
     return run
 
 
-PROGRAMS = {"old-voxmlx": open_old_voxmlx, "mlx-audio": open_mlx_audio}
+def open_transformers(folder: Path) -> Run:
+    """Run Transformers' ``generate``, on a GPU if there is one.
+
+    It ends one position before the audio does, so it writes one token less.
+    """
+    torch: Any = importlib.import_module("torch")
+    program: Any = importlib.import_module("transformers")
+    values = json.loads((folder / "prompt.json").read_text())
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    loaded = program.VoxtralRealtimeForConditionalGeneration.from_pretrained(folder, dtype="auto")
+    model = loaded.to(device).eval()
+    extract = program.VoxtralRealtimeFeatureExtractor()
+    prompt = torch.tensor([values["prompt"]], device=device)
+
+    def run(samples: Any) -> list[int]:
+        right = -len(samples) % values["position"] + values["right"]
+        padded = np.pad(samples, (values["left"], right))
+        mel = extract(padded, sampling_rate=16000, return_tensors="pt")["input_features"]
+        with torch.no_grad():
+            ids = model.generate(
+                input_ids=prompt,
+                input_features=mel.to(device, model.dtype),
+                num_delay_tokens=values["n_delay"],
+                do_sample=False,
+                eos_token_id=values["eos"],
+                pad_token_id=values["eos"],
+            )
+        found: list[int] = ids[0, prompt.shape[1] :].tolist()
+        return found
+
+    return run
+
+
+PROGRAMS = {
+    "old-voxmlx": open_old_voxmlx,
+    "mlx-audio": open_mlx_audio,
+    "transformers": open_transformers,
+}
 
 
 def main() -> None:
