@@ -10,25 +10,19 @@ counted as one here. Views (reshape, slice, transpose and the like) move nothing
 from __future__ import annotations
 
 import argparse
-import collections
 import dataclasses
-import re
 import sys
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from benchmarks.old_voxmlx import old_model
+from voxmlx.benchmark import count_operations
 from voxmlx.config import DecoderConfig
 from voxmlx.generation.step import DecodeState, decode_step
 from voxmlx.models import fuse
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.random_model import TINY, random_model
-
-VIEWS = {"Broadcast", "ExpandDims", "Reshape", "Slice", "Squeeze", "Transpose", "Split", "Flatten"}
-VIEWS |= {"Unflatten", "Depends"}
 
 
 def stand_in() -> None:
@@ -46,13 +40,7 @@ def stand_in() -> None:
 
 def count(result: mx.array) -> str:
     """Operations that compute, and views, in the graph of a result."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "graph.dot")
-        mx.export_to_dot(str(path), result)
-        names = re.findall(r'label ?= ?"([A-Za-z]+)"', path.read_text())
-    kinds = collections.Counter(names)
-    views = sum(n for name, n in kinds.items() if name in VIEWS)
-    return f"{len(names) - views} operations, {views} views"
+    return "{} operations, {} views".format(*count_operations(result))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 # Set up .venv with everything the tests need, then check style, types and behaviour.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bash scripts/setup.sh dev,server,mic,eval
+bash scripts/setup.sh dev,server,mic,eval,plot
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

@@ -13,7 +13,16 @@ from mlx.utils import tree_flatten
 from typer.testing import CliRunner
 
 from tests.generation.tiny_model import CONFIG
-from voxmlx.benchmark import PARTS, decoder_bytes, measure, noise, same_ids, sweep
+from voxmlx.benchmark import (
+    PARTS,
+    count_operations,
+    decoder_bytes,
+    measure,
+    noise,
+    same_ids,
+    step_operations,
+    sweep,
+)
 from voxmlx.cli.main import app
 from voxmlx.errors import MissingExtraError, OutputError
 from voxmlx.models import random_model as random_module
@@ -149,3 +158,25 @@ def test_a_plot_that_cannot_be_written_is_named(monkeypatch, tmp_path):
 
     assert isinstance(result.exception, OutputError)
     assert "speed.png: cannot be written" in str(result.exception)
+
+
+def test_views_are_counted_apart():
+    x = mx.arange(6.0) + 1
+    mx.eval(x)
+
+    assert count_operations(mx.sin(x).reshape(2, 3) * mx.cos(x).reshape(2, 3)) == (3, 2)
+
+
+def test_a_layer_more_is_as_many_operations_more():
+    def count(n_layers):
+        decoder = dataclasses.replace(CONFIG.decoder, n_layers=n_layers)
+        return step_operations(random_model(dataclasses.replace(CONFIG, decoder=decoder)))
+
+    one, two, three = (count(n) for n in (1, 2, 3))
+
+    assert 0 < two[0] - one[0] == three[0] - two[0] < 120
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="Apple's MLX brings a quick product")
+def test_a_graph_without_its_products_is_not_counted():
+    assert step_operations(random_model(CONFIG, mx.float32)) is None

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import re
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
@@ -16,6 +20,8 @@ from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.encode import BatchEncoder
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import RowOptions, SpecialIds
+from voxmlx.generation.step import DecodeState, decode_step
+from voxmlx.kernels.host import on_host
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.embedder import MelQueue
 
@@ -31,6 +37,11 @@ PARTS = (8, 4, 2, 1)
 
 BATCH_PART = 4
 """The part that batches are made of."""
+
+VIEWS = frozenset(
+    "Broadcast Depends ExpandDims Flatten Reshape Slice Split Squeeze Transpose Unflatten".split()
+)
+"""Operations of MLX's graph that move nothing."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +104,31 @@ def decoder_bytes(model: VoxtralRealtime) -> int:
     """Bytes of weights that one pass reads: layers and head; the delay's part is constant."""
     parameters: Any = tree_flatten(model.decoder.parameters())
     return sum(x.nbytes for name, x in parameters if "ada_norm" not in name)
+
+
+def count_operations(result: mx.array) -> tuple[int, int]:
+    """Operations that compute, and views, in the graph of a result that is not computed yet."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.dot")
+        mx.export_to_dot(str(path), result)
+        kinds = collections.Counter(re.findall(r'label ?= ?"([A-Za-z]+)"', path.read_text()))
+    views = sum(n for kind, n in kinds.items() if kind in VIEWS)
+    return kinds.total() - views, views
+
+
+def step_operations(model: VoxtralRealtime) -> tuple[int, int] | None:
+    """:func:`count_operations` of a step of one position, up to its token.
+
+    ``None`` where NumPy multiplies, outside MLX's graph. MLX spells the norm, the rotation and
+    attention out on a CPU, so there are more operations there than on a GPU.
+    """
+    if on_host(model.dtype):
+        return None
+    decoder = model.decoder
+    state = DecodeState(decoder.make_cache(1, window=64), decoder.conditioning(6))
+    audio = mx.zeros((1, 1, model.config.decoder.dim), model.dtype)
+    mx.eval(state.conditioning, state.cache.store.buffers)
+    return count_operations(mx.argmax(decode_step(model, state, mx.array([[0]]), audio, 1), -1))
 
 
 def measure(

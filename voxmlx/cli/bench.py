@@ -117,18 +117,18 @@ def run(
     network = (
         _random(random_weights, bits, dtype) if random_weights else _load(model, revision, dtype)
     )
-    load_s = time.perf_counter() - started
+    more = {"load_s": time.perf_counter() - started} | _step(network)
     samples = noise(seconds) if file is None else read_audio(file)
     if plot is not None:
         title = f"random weights, {random_weights.value}" if random_weights else model or "4B"
         swept = sweep(network, samples, rows or PLOTTED_ROWS, runs, positions_per_pass=positions)
         bench_plot.draw(canvas, swept, title)
         bench_plot.save(canvas, plot)
-        _show_sweep(swept, load_s, json)
+        _show_sweep(swept, more, json)
         return
     for n in rows or [1]:
         found = measure_best(network, [samples] * n, runs, positions_per_pass=positions)
-        _show(found, load_s, json)
+        _show(found, more, json)
 
 
 def _compare(
@@ -184,16 +184,23 @@ def _load(model: str | None, revision: str | None, dtype: DType | None) -> Voxtr
     return open_model(model, revision, dtype).model
 
 
-def _show(found: Measurement, load_s: float, json: bool, **more: Any) -> None:
-    values = found.as_dict() | {"load_s": load_s}
-    print(json_module.dumps(values | more) if json else _line(values))
+def _step(network: VoxtralRealtime) -> dict[str, float]:
+    from voxmlx.benchmark import step_operations
+
+    counts = step_operations(network)
+    return {} if counts is None else {"step_operations": counts[0], "step_views": counts[1]}
 
 
-def _show_sweep(found: Sweep, load_s: float, json: bool) -> None:
+def _show(found: Measurement, more: dict[str, float], json: bool, **about: Any) -> None:
+    values = found.as_dict() | more
+    print(json_module.dumps(values | about) if json else _line(values))
+
+
+def _show_sweep(found: Sweep, more: dict[str, float], json: bool) -> None:
     for one in found.by_length:
-        _show(one, load_s, json, panel="length")
+        _show(one, more, json, panel="length")
     for batch, same in zip(found.by_rows, found.same_ids, strict=True):
-        _show(batch, load_s, json, panel="rows", same_ids=same)
+        _show(batch, more, json, panel="rows", same_ids=same)
 
 
 def _line(result: dict[str, float]) -> str:
