@@ -80,8 +80,10 @@ def forced_alignment(aligner: Decoder, utterance: Utterance) -> list[Word] | Non
         aligner.start_utt()
         aligner.process_raw(pcm, full_utt=True)
         aligner.end_utt()
-        segments = list(aligner.seg())
+        segments = aligner.seg()
     except RuntimeError:
+        return None
+    if segments is None:
         return None
     found = [
         Word(segment.word.split("(")[0], segment.start_frame / 100, (segment.end_frame + 1) / 100)
