@@ -110,6 +110,17 @@ def test_hf_names_as_in_memory_with_a_tied_head(tmp_path, weights):
     assert_same(load_model(folder).model, weights)
 
 
+def test_hf_names_with_the_inner_model_twice(tmp_path, weights):
+    folder = tiny.write_folder(tmp_path, "hf", weights)
+    written = tiny.layout_weights("hf", weights).items()
+    doubled = {
+        n.replace("language_model.model.", "language_model.model.model."): a for n, a in written
+    }
+    assert doubled.keys() != dict(written).keys()
+    tiny.write_safetensors(folder / "model.safetensors", doubled)
+    assert_same(load_model(folder).model, weights)
+
+
 def test_mistral_skips_a_tied_output(tmp_path, weights):
     folder = tiny.write_folder(tmp_path, "native", weights)
     arrays = tiny.layout_weights("native", weights)

@@ -197,8 +197,10 @@ TRANSFORMERS = ConfigFormat("transformers config.json", _is_realtime, _read_conf
 PREFIX_ALIASES = (
     (re.compile(r"^model\.(?=audio_tower\.|multi_modal_projector\.|language_model\.)"), ""),
     (re.compile(r"^language_model\.(?!model\.)"), "language_model.model."),
+    (re.compile(r"^language_model\.model\.model\."), "language_model.model."),
 )
-"""In memory, and in older files, names begin with ``model.`` and lack the inner one."""
+"""In memory, and in older files, names begin with ``model.`` and lack the inner one; files that
+``save_pretrained`` of Transformers 5.17 writes have the inner one twice."""
 
 HF_REALTIME = Layout(
     name="Transformers",
