@@ -19,7 +19,7 @@ def test_other_machines_need_a_key(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "option", [["--max-sessions", "65"], ["--port", "70000"], ["--delay", "81"]]
+    "option", [["--max-sessions", "129"], ["--port", "70000"], ["--delay", "81"]]
 )
 def test_values_are_checked(capsys, option):
     assert run(["serve", *option]) == 2
