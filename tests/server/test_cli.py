@@ -12,6 +12,17 @@ from voxmlx.cli.main import run
 from voxmlx.server.logs import JsonFormatter, PlainFormatter, event
 
 
+@pytest.fixture(autouse=True)
+def quiet_afterwards():
+    yield
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler.formatter, (JsonFormatter, PlainFormatter)):
+            root.removeHandler(handler)
+    for name in ("voxmlx", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
+
+
 def test_other_machines_need_a_key(capsys, monkeypatch):
     monkeypatch.delenv("VOXMLX_API_KEY", raising=False)
     assert run(["serve", "--host", "0.0.0.0", "--model", "tiny"]) == 2
