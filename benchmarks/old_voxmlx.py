@@ -9,12 +9,10 @@ from __future__ import annotations
 import importlib
 import re
 import sys
-import time
 import types
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 from mlx.utils import tree_flatten
@@ -114,19 +112,3 @@ def old_generate(
     generate.load_audio = lambda _: samples  # type: ignore[attr-defined]
     prompt = [1] + [32] * (32 + n_delay)
     return generate.generate(old, "", prompt, n_delay, eos_token_id=eos, sliding_window=window)
-
-
-def old_seconds_per_position(old: Any, config: ModelConfig, n: int) -> float:
-    """Time of one decoded position over ``n`` of them, its encoder and mel left out."""
-    rows = mx.random.normal((n + 39, config.decoder.dim)).astype(mx.bfloat16)
-    mx.eval(rows)
-    encode, old.encode = old.encode, lambda mel: rows
-    try:
-        samples = np.zeros(16000, np.float32)
-        old_generate(old, samples)
-        started = time.perf_counter()
-        ids = old_generate(old, samples)
-        return (time.perf_counter() - started) / len(ids)
-    finally:
-        del old.encode
-        del encode

@@ -343,18 +343,7 @@ def write_folder(
 
 
 def write_tekken(folder: Path) -> None:
-    tekken = tiny_tekken_dict()
-    tekken["audio"] = {
-        "sampling_rate": 16000,
-        "frame_rate": 12.5,
-        "audio_encoding_config": {"num_mel_bins": 128, "hop_length": 160, "window_size": 400},
-        "transcription_format": "streaming",
-        "transcription_delay_ms": 480,
-        "streaming_look_ahead_ms": 2.5,
-        "streaming_look_back_ms": 52.5,
-        "streaming_n_left_pad_tokens": 32,
-    }
-    write_json(folder / "tekken.json", tekken)
+    write_json(folder / "tekken.json", tiny_tekken_dict())
 
 
 def write_json(path: Path, values: Any) -> None:

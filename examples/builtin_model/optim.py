@@ -86,11 +86,3 @@ class Average:
     def update(self, decay: float) -> None:
         """Move towards the weights."""
         torch._foreach_lerp_(self.values, [p.detach() for p in self.source], 1 - decay)
-
-    @torch.no_grad()
-    def swap(self) -> None:
-        """Exchange the model's weights with the average."""
-        for p, value in zip(self.source, self.values, strict=True):
-            keep = p.detach().clone()
-            p.copy_(value)
-            value.copy_(keep)

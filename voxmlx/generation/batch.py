@@ -276,11 +276,12 @@ class BatchDecoder:
     def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
         """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""
         if n == 1 and self._slots.size > 1:
-            if self._block is None or self._block.column(work, start) is None:
+            column = None if self._block is None else self._block.column(work, start)
+            if column is None:
                 length = min(BLOCK, *(w.row.n_audio - start for w in work))
                 audio = self._gather(work, start, length, [length] * len(work))
                 self._block = _Block({w.key: w.row.n_placed + start for w in work}, audio)
-            column = self._block.column(work, start)
+                column = self._block.column(work, start)
             if column is not None:
                 return column
         return self._gather(work, start, n, [len(w.tokens) for w in work])

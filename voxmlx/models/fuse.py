@@ -111,8 +111,10 @@ def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Modu
     return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
 
 
-def unpack(arrays: Mapping[str, mx.array], setting: nn.Module, dtype: mx.Dtype) -> mx.array:
-    """The matrix that packed arrays stand for."""
+def unpack(
+    arrays: Mapping[str, mx.array], setting: nn.Module, dtype: mx.Dtype | None = None
+) -> mx.array:
+    """The matrix that packed arrays stand for; without a type, in MLX's own choice of one."""
     form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
     weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
     return mx.dequantize(weight, scales, biases, dtype=dtype, **form)
@@ -174,8 +176,7 @@ def _unpack_small(model: nn.Module) -> None:
 
 def unpacked_weight(layer: nn.Module) -> mx.array:
     """What a packed layer's matrix stands for, ``(out, in)``."""
-    form = {"group_size": layer.group_size, "bits": layer.bits, "mode": layer.mode}
-    weight = mx.dequantize(layer.weight, layer.scales, layer.get("biases"), **form)
+    weight = unpack(layer, layer)
     return block_hadamard(weight) if isinstance(layer, RotatedLinear | RotatedEmbedding) else weight
 
 
