@@ -1,14 +1,17 @@
 """Half an hour in one context of the offline model: memory and time with each way of holding it.
 
-    python benchmarks/offline_context.py --minutes 30 --kv none 8-none 4-hadamard 4-iso
-    python benchmarks/offline_context.py --decoder-only --kv none 4-hadamard
-    python benchmarks/offline_context.py --decoder-only --layers 2 --float32 --jump
+    python benchmarks/offline_context.py --kv none 8-none 4-hadamard 4-iso
+    python benchmarks/offline_context.py --decoder-only --minutes 1 10 30
+    python benchmarks/offline_context.py --layers 1 --float32 --vocab 4096
 
-The weights are random, of the released sizes, in bfloat16; the text of such a model means nothing,
-but costs what a real one does. ``--layers`` makes encoder and decoder shallower. With
-``--decoder-only`` random embeddings take the place of encoded audio, and one context grows to the
-longest length, with tokens decoded and taken back at each length on the way; with ``--jump`` only
-the part of the prompt that reaches a length is computed, after zeros.
+Noise takes the place of speech, and random weights of the released sizes that of trained ones:
+texts mean nothing, but cost what real ones do. The audio is encoded in chunks of 30 s, once for all
+ways of holding the context. The context then grows to each length in turn, where tokens are decoded
+and taken back. Times are those since the last length. With ``--decoder-only`` random rows replace
+encoded audio. ``--jump`` computes only the last part before a length, after zeros.
+
+"Arithmetic" is the number of operations of a position in that stretch over that in the first one:
+products of matrices stay the same, attention grows with all that came before.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
+from voxmlx.audio.mel import LogMelSpectrogram
 from voxmlx.config import (
     AudioConfig,
     DecoderConfig,
@@ -31,15 +35,12 @@ from voxmlx.config import (
     ModelConfig,
     WhisperEncoderConfig,
 )
-from voxmlx.generation.chat_prompt import Clip, Prompt
-from voxmlx.generation.offline_text import PREFILL_POSITIONS, TextDecoder, TextOptions
+from voxmlx.generation.offline_text import PREFILL_POSITIONS
 from voxmlx.models.fuse import prepare_for_inference
-from voxmlx.models.voxtral import CONTEXT, Voxtral
+from voxmlx.models.voxtral import Voxtral
 
 RATE = 16000
 N_TOKENS = 24
-
-
 PER_MINUTE = 750
 """Positions of a minute of audio."""
 
@@ -74,86 +75,84 @@ def make_model(
     return model
 
 
-class Timed(TextDecoder):
-    """Notes the time at each chunk of audio."""
-
-    def _audio(self, clip: Clip, start: int) -> Iterator[mx.array]:
-        self.times: list[float] = []
-        for rows in super()._audio(clip, start):
-            self.times.append(time.perf_counter())
-            yield rows
-
-
 def parse_kv(text: str) -> KVCacheConfig | None:
     bits, _, rotation = text.partition("-")
     return None if text == "none" else KVCacheConfig(int(bits), rotation)
 
 
-def token_ms(times: list[float]) -> float:
-    """Median milliseconds between tokens."""
-    return 1e3 * float(np.median(np.diff(times)))
-
-
-def run(model: Voxtral, samples: np.ndarray, name: str) -> None:
-    clip = Clip(samples, model.chunk_samples, model.chunk_tokens)
-    prompt = Prompt(((1, 3, 25), clip, (4, 34)))
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    weights = mx.get_active_memory()
-    decoder = Timed(model, -1, CONTEXT, parse_kv(name))
-    times = []
-    started = time.perf_counter()
-    for _ in decoder.generate(prompt, TextOptions(max_tokens=N_TOKENS, guess=False)):
-        times.append(time.perf_counter())
-    chunk_s = np.diff(decoder.times)
-    k = max(1, len(chunk_s) // 4)
-    print(
-        f"{name:>11}  {len(samples) / RATE / 60:5.1f} min  {len(prompt):6d} positions  "
-        f"prompt {times[0] - started:6.2f} s (encoder {decoder.encode_s:.2f} with mel)  "
-        f"per position: first quarter {1e3 * chunk_s[:k].mean() / model.chunk_tokens:.3f} ms, "
-        f"last {1e3 * chunk_s[-k:].mean() / model.chunk_tokens:.3f} ms  "
-        f"token {token_ms(times[3:]):.2f} ms  context {decoder.nbytes / 1e9:.3f} GB  "
-        f"peak over weights {(mx.get_peak_memory() - weights) / 1e9:.2f} GB",
-        flush=True,
-    )
+def encode(model: Voxtral, n: int) -> tuple[list[mx.array], list[float]]:
+    """Embeddings of noise, ``n`` positions or more, in chunks; and each chunk's seconds."""
+    rng = np.random.default_rng(0)
+    chunks, seconds = [], []
+    for i in range(-(-n // model.chunk_tokens) + 1):
+        samples = 0.1 * rng.standard_normal(model.chunk_samples).astype(np.float32)
+        started = time.perf_counter()
+        mel = LogMelSpectrogram(model.config.audio)(samples)
+        rows = model.embed_audio(mx.array(mel)[None])
+        mx.eval(rows)
+        if i:  # the first one warms up
+            seconds.append(time.perf_counter() - started)
+            chunks.append(rows)
+    return chunks, seconds
 
 
 def grow(
-    model: Voxtral, minutes: list[float], name: str, jump: bool = False
+    model: Voxtral, audio: mx.array | None, minutes: list[float], name: str, jump: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Let one context grow with random embeddings; a row for each length on the way."""
+    """Let one context grow; a row for each length on the way.
+
+    Args:
+        model: The network.
+        audio: Encoded audio, ``(1, n, D)``; ``None`` for random rows.
+        minutes: The lengths, ascending.
+        name: How keys and values are held.
+        jump: Skip to the last part before each length.
+    """
     mx.clear_cache()
-    mx.reset_peak_memory()
     weights = mx.get_active_memory()
-    total = int(max(minutes) * PER_MINUTE)
+    total = int(minutes[-1] * PER_MINUTE)
     cache = model.decoder.make_cache(
         PREFILL_POSITIONS, window=total + PREFILL_POSITIONS, kv=parse_kv(name)
     )
     cache.reserve(total)
-    rows = mx.random.normal((1, PREFILL_POSITIONS, model.config.decoder.dim)).astype(model.dtype)
-    mx.eval(rows, cache.store.buffers)
-    spent, n = 0.0, 0
-    for minute in sorted(minutes):
+    noise = mx.random.normal((1, PREFILL_POSITIONS, model.config.decoder.dim)).astype(model.dtype)
+    mx.eval(noise, cache.store.buffers)
+    mx.reset_peak_memory()
+    first_flop, n = 0.0, 0
+    for minute in minutes:
+        end = int(minute * PER_MINUTE)
         if jump:
-            skipped = max(0, int(minute * PER_MINUTE) - PREFILL_POSITIONS - n)
-            cache.advance(skipped)
-            n += skipped
-        while n < int(minute * PER_MINUTE):
-            k = min(PREFILL_POSITIONS, int(minute * PER_MINUTE) - n)
-            started = time.perf_counter()
-            mx.eval(model(rows[:, :k], cache)[:, -1:])
-            last, n = time.perf_counter() - started, n + k
-            spent += last
+            cache.advance(max(0, end - PREFILL_POSITIONS - n))
+            n = max(n, end - PREFILL_POSITIONS)
+        begin, started = n, time.perf_counter()
+        while n < end:
+            k = min(PREFILL_POSITIONS, end - n)
+            rows = noise[:, :k] if audio is None else audio[:, n : n + k]
+            mx.eval(model(rows, cache)[:, -1:])
+            n += k
+        seconds = time.perf_counter() - started
+        flop = operations(model, (begin + end) / 2)
+        first_flop = first_flop or flop
+        prompt_peak = mx.get_peak_memory() - weights
         yield {
             "kv": name,
             "minutes": minute,
             "positions": n,
-            "prompt_s": spent,
-            "last_part_ms_a_position": 1e3 * last / k,
+            "ms_a_position": 1e3 * seconds / (end - begin),
+            "arithmetic": flop / first_flop,
             "token_ms": decode(model, cache),
             "context_gb": cache.nbytes / 1e9,
+            "prompt_peak_gb": prompt_peak / 1e9,
             "peak_over_weights_gb": (mx.get_peak_memory() - weights) / 1e9,
         }
+
+
+def operations(model: Voxtral, n: float) -> float:
+    """Operations of the decoder for a position after ``n`` others, its vocabulary left out."""
+    c = model.config.decoder
+    width, kv_width = c.n_heads * c.head_dim, c.n_kv_heads * c.head_dim
+    matrices = c.dim * (2 * width + 2 * kv_width + 3 * c.hidden_dim)
+    return c.n_layers * (2 * matrices + 4 * width * n)
 
 
 def decode(model: Voxtral, cache: Any) -> float:
@@ -164,12 +163,12 @@ def decode(model: Voxtral, cache: Any) -> float:
         mx.eval(token)
         times.append(time.perf_counter())
     cache.rewind(N_TOKENS)
-    return token_ms(times[3:])
+    return 1e3 * float(np.median(np.diff(times[3:])))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 10, 30])
+    parser.add_argument("--minutes", type=float, nargs="+", default=[1, 5, 10, 15, 20, 25, 30])
     parser.add_argument("--kv", nargs="+", default=["none"])
     parser.add_argument("--layers", type=int)
     parser.add_argument("--bits", type=int, help="quantise the decoder")
@@ -177,26 +176,35 @@ def main() -> None:
     parser.add_argument("--float32", action="store_true", help="for CPUs")
     parser.add_argument("--decoder-only", action="store_true")
     parser.add_argument("--jump", action="store_true", help="compute the ends only")
-    parser.add_argument("--output", type=Path, help="JSON of --decoder-only")
+    parser.add_argument("--output", type=Path, help="rows as JSON")
     args = parser.parse_args()
     dtype = mx.float32 if args.float32 else mx.bfloat16
+    minutes = sorted(args.minutes)
     model = make_model(args.layers, args.bits, dtype, args.vocab)
     print(f"{mx.default_device()}, weights {mx.get_active_memory() / 1e9:.2f} GB", flush=True)
     rows: list[dict[str, Any]] = []
-    if args.decoder_only:
-        for name in args.kv:
-            for row in grow(model, args.minutes, name, args.jump):
-                rows.append(row)
-                print(json.dumps(row), flush=True)
-                if args.output is not None:
-                    args.output.write_text(json.dumps(rows, indent=1))
-        return
-    rng = np.random.default_rng(0)
-    longest = rng.standard_normal(int(max(args.minutes) * 60 * RATE)).astype(np.float32) * 0.1
-    run(model, longest[: 30 * RATE * 2], "none")  # warm up
+
+    def keep(row: dict[str, Any]) -> None:
+        rows.append(row)
+        short = {k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()}
+        print(json.dumps(short), flush=True)
+        if args.output is not None:
+            args.output.write_text(json.dumps(rows, indent=1))
+
+    audio = None
+    if not args.decoder_only:
+        chunks, seconds = encode(model, int(minutes[-1] * PER_MINUTE))
+        audio = mx.concatenate(chunks, axis=1)
+        mx.eval(audio)
+        del chunks
+        for k in range(0, len(seconds), 10):
+            part = 1e3 * np.array(seconds[k : k + 10]) / model.chunk_tokens
+            keep({"encoder_from_minute": k // 2, "ms_a_position": float(part.mean())})
+    for _ in grow(model, audio, [0.1, minutes[0]], args.kv[0]):
+        pass  # warm up
     for name in args.kv:
-        for minutes in args.minutes:
-            run(model, longest[: int(minutes * 60 * RATE)], name)
+        for row in grow(model, audio, minutes, name, args.jump):
+            keep(row)
 
 
 if __name__ == "__main__":

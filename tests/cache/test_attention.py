@@ -41,6 +41,15 @@ def test_parts_give_what_the_whole_gives(n_queries, n_keys, score_bytes, by_host
     np.testing.assert_allclose(np.array(out), reference(q, k, v, 0.3), atol=2e-6)
 
 
+@pytest.mark.parametrize(("n_queries", "n_keys"), [(2, 2), (3, 40), (16, 300)])
+def test_few_queries_by_products(n_queries, n_keys):
+    q, k, v = draw(n_queries, HQ, 0), draw(n_keys, H, 1), draw(n_keys, H, 2)
+
+    out = attention._attend_few(q, k, v, 0.3)
+
+    np.testing.assert_allclose(np.array(out), reference(q, k, v, 0.3), atol=2e-6)
+
+
 def test_scores_of_a_part_are_bounded():
     q = mx.zeros((1, 32, 512, 128))
 

@@ -1,7 +1,8 @@
 """Causal attention of a text's newest positions, in bounded memory on every device.
 
-Where a device fuses attention, scores are never stored; where it does not, they would take as much
-as queries times keys. Queries are worked through in parts so small that this does not matter.
+Where a device fuses attention, all queries go at once and scores are never stored. Where it does
+not, scores would take as much as queries times keys: queries are worked through in parts so small
+that this does not matter.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ SCORE_BYTES = 1 << 27
 
 LEAST_PART = 16
 """Queries of a part at least, whatever the length of the context."""
+
+FEW_QUERIES = 16
+"""Up to so many queries CUDA computes plain products: cuDNN plans for every new pair of lengths,
+about 60 ms each time, and short steps have a new one each."""
 
 
 def attend_causal(
@@ -37,7 +42,9 @@ def attend_causal(
         return attend_by_host(queries, keys, values, scale)
     if T == 1:
         return _attend_one(queries, keys, values, scale)
-    size = part_size(queries, n)
+    if T <= FEW_QUERIES and _on_cuda():
+        return _attend_few(queries, keys, values, scale)
+    size = T if _fuses(queries) else part_size(queries, n)
     parts = []
     for start in range(0, T, size):
         part = queries[:, :, start : start + size]
@@ -60,6 +67,18 @@ def part_size(queries: mx.array, n_keys: int) -> int:
     return max(LEAST_PART, fitting // LEAST_PART * LEAST_PART)
 
 
+def _on_cuda() -> bool:
+    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
+
+
+def _fuses(queries: mx.array) -> bool:
+    """Whether MLX 0.31 and later have one kernel for causal attention of several queries."""
+    width = queries.shape[-1]
+    if _on_cuda():
+        return queries.dtype.size == 2 and width % 8 == 0 and width <= 128
+    return mx.default_device().type == mx.gpu and width in (64, 80, 128)
+
+
 def _attend_one(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
     """The newest position alone sees everything, so there is no mask."""
     shape = queries.shape
@@ -67,3 +86,15 @@ def _attend_one(queries: mx.array, keys: mx.array, values: mx.array, scale: floa
         queries = queries.reshape(shape[0], keys.shape[1], -1, shape[3])
     out = mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale)
     return out.reshape(shape)
+
+
+def _attend_few(queries: mx.array, keys: mx.array, values: mx.array, scale: float) -> mx.array:
+    """The same by two products; the scores of few queries are small."""
+    B, n_heads, T, K = queries.shape
+    H, n = keys.shape[1], keys.shape[2]
+    q = (queries * scale).reshape(B, H, n_heads // H * T, K)
+    scores = (q @ keys.swapaxes(-1, -2)).reshape(B, H, n_heads // H, T, n)
+    later = mx.arange(n) > mx.arange(n - T, n)[:, None]
+    scores = mx.where(later, mx.array(-mx.inf, scores.dtype), scores)
+    weights = mx.softmax(scores, axis=-1, precise=True).reshape(B, H, -1, n)
+    return (weights @ values).reshape(queries.shape)

@@ -23,9 +23,9 @@ from voxmlx.generation.sampling import check_sampling, sample
 from voxmlx.generation.speculative import count_right
 from voxmlx.models.voxtral import CONTEXT, Voxtral
 
-PREFILL_POSITIONS = 512
-"""Positions of a prompt placed by one pass: enough to keep a GPU busy. Attention bounds the memory
-of its scores by itself (:mod:`voxmlx.cache.attention`)."""
+PREFILL_POSITIONS = 2048
+"""Positions of a prompt placed by one pass: enough to keep a GPU busy, in few passes, as CUDA plans
+attention for each. It bounds the memory of its scores itself (:mod:`voxmlx.cache.attention`)."""
 
 
 PASSES_A_CLEANING = 8
