@@ -10,7 +10,9 @@ from tests.generation.tiny_model import tiny_realtime
 from voxmlx.generation.encode import BatchEncoder
 
 
-def test_rows_that_join_leave_and_bring_ragged_pieces_equal_whole_clips():
+@pytest.mark.parametrize("traced", [False, True])
+def test_rows_that_join_leave_and_bring_ragged_pieces_equal_whole_clips(traced, monkeypatch):
+    monkeypatch.setattr("voxmlx.generation.encode.replays", lambda: traced)
     model = tiny_realtime()
     rng = np.random.default_rng(0)
     encoder = BatchEncoder(model, max_positions=5)

@@ -7,17 +7,102 @@ positions (8 mel frames); what a row does not fill is computed and forgotten, as
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.cache.ring import RingPlace, ring_index
+from voxmlx.cache.store import KVStore
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.slots import Slots, round_up
+from voxmlx.generation.step import replays
+from voxmlx.models.encoder import EncoderState
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 GROUP_SIZES = (1, 2, 4, 8, 12, 16, 25, 50, 100, 150)
 """Positions of one pass are rounded up to these."""
+
+FEW_POSITIONS = 8
+"""Up to so many positions a pass is replayed whatever its length: live audio brings them all."""
+
+
+class EncodeProgram:
+    """``embed_audio`` of a stream's next frames, traced once for each shape where that pays.
+
+    As :class:`voxmlx.generation.step.StepProgram`: weights become constants of the trace, rings are
+    inputs and outputs, so that they are written in place.
+
+    Args:
+        model: The network.
+    """
+
+    def __init__(self, model: VoxtralRealtime):
+        self._model = model
+        self._store: KVStore | None = None
+        self._traced = mx.compile(self._trace)
+
+    def __call__(
+        self, mel: mx.array, state: EncoderState, n_valid: Sequence[int] | None = None
+    ) -> mx.array:
+        """As :meth:`VoxtralRealtime.embed_audio` for the model at hand."""
+        n_positions = mel.shape[1] // self._model.config.frames_per_token
+        comes_again = n_positions in GROUP_SIZES or 0 < n_positions <= FEW_POSITIONS
+        if not replays() or not comes_again:
+            return self._model.embed_audio(mel, state, n_valid)
+        cache, n_new = state.cache, mel.shape[1] // 2
+        in_place = cache.store.writes_in_place
+        place = cache.place_in_place(n_new) if in_place else cache.place(n_new)
+        self._store = cache.store
+        rows, tails, changed = self._traced(
+            mel,
+            (state.conv1_tail, state.conv2_tail),
+            mx.array(cache.offsets, dtype=mx.int32),
+            None if n_valid is None else mx.array(list(n_valid), dtype=mx.int32),
+            cache.store.buffers,
+            *(place.n_new, place.capacity, place.n_read, place.window),
+            contiguous=place.contiguous,
+            in_place=in_place,
+        )
+        if in_place:
+            mx.async_eval(rows)  # now, as the next step reads what this one leaves in the rings
+        state.conv1_tail, state.conv2_tail = tails
+        cache.store.buffers.update(changed)
+        cache.advance(n_new if n_valid is None else [n // 2 for n in n_valid])
+        return rows
+
+    def _trace(
+        self,
+        mel: mx.array,
+        tails: Sequence[mx.array | None],
+        offset: mx.array,
+        n_valid: mx.array | None,
+        buffers: dict[str, list[mx.array]],
+        *sizes: int,
+        contiguous: bool,
+        in_place: bool,
+    ) -> tuple[mx.array, tuple[mx.array, mx.array], dict[str, list[mx.array]]]:
+        store: Any = copy.copy(self._store)
+        if store is None:
+            raise RuntimeError("a trace without a cache")
+        n_new, capacity, n_read, window = sizes
+        place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
+        store.buffers = {name: list(layers) for name, layers in buffers.items()}
+        x, left = self._model.encoder.convolve(mel, tails, n_valid)
+        rows = self._model.encoder.attend(x, store, ring_index(offset, place))
+        rows = self._model.adapter(rows).astype(self._model.dtype)
+        return rows, left, {} if in_place else store.buffers
+
+
+def encode_program(model: VoxtralRealtime) -> EncodeProgram:
+    """The model's own program; its traces serve all streams."""
+    program: EncodeProgram | None = getattr(model, "_encode_program", None)
+    if program is None:
+        program = EncodeProgram(model)
+        model._encode_program = program
+    return program
 
 
 class BatchEncoder:
@@ -44,6 +129,7 @@ class BatchEncoder:
         self._sizes = (*(n for n in GROUP_SIZES if n < max_positions), max_positions)
         n_frames = max_positions * model.config.downsample_factor
         self._state = model.encoder.make_state(n_frames, kv=kv)
+        self._program = encode_program(model)
         self._slots = Slots(max_rows, self._resize)
 
     @property
@@ -102,7 +188,7 @@ class BatchEncoder:
             slot = self._slots[row]
             frames_in[slot, : len(frames)] = frames
             n_valid[slot] = len(frames)
-        rows = self._model.embed_audio(mx.array(frames_in), self._state, n_valid)
+        rows = self._program(mx.array(frames_in), self._state, n_valid)
         return {row: rows[self._slots[row] : self._slots[row] + 1, : counts[row]] for row in mel}
 
     def _resize(self, slots: list[int | None]) -> None:

@@ -96,8 +96,10 @@ class CausalEncoder(nn.Module):
         dtype = self.norm.weight.dtype
         store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, dtype, kv)
         store.by_host = self.layers[0].attention.by_host
+        store.joined = all(layer.attention.joined for layer in self.layers)
         cache = RingKVCache(store, c.sliding_window, max_step, batch_size, c.rope_theta)
-        return EncoderState(cache)
+        tails = [conv.empty_tail(batch_size, dtype) for conv in (self.conv1, self.conv2)]
+        return EncoderState(cache, *tails)
 
     def __call__(self, mel: mx.array) -> mx.array:
         """Encode a whole clip, ``(B, T, n_mels) -> (B, T // 2, D)``."""
@@ -118,15 +120,28 @@ class CausalEncoder(nn.Module):
                 goes on after them. ``None`` means all.
         """
         valid = None if n_valid is None else mx.array(list(n_valid), dtype=mx.int32)
-        mel = mel.astype(self.norm.weight.dtype)
-        x, state.conv1_tail = self.conv1.step(mel, state.conv1_tail, valid)
-        x, state.conv2_tail = self.conv2.step(nn.gelu(x), state.conv2_tail, valid)
-        B, T, D = x.shape
+        x, tails = self.convolve(mel, (state.conv1_tail, state.conv2_tail), valid)
+        state.conv1_tail, state.conv2_tail = tails
+        T = x.shape[1]
         if T == 0:
             return x
-        index = state.cache.prepare(T)
-        x = nn.gelu(x).reshape(B * T, D)
-        for i, layer in enumerate(self.layers):
-            x = layer(x, state.cache, i, index)
+        rows = self.attend(x, state.cache, state.cache.prepare(T))
         state.cache.advance(T if n_valid is None else [n // 2 for n in n_valid])
-        return self.norm(x).reshape(B, T, D)
+        return rows
+
+    def convolve(
+        self, mel: mx.array, tails: Sequence[mx.array | None], n_valid: mx.array | None = None
+    ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
+        """Both convolutions of a step: ``(B, n, D)``, and what they leave for the next one."""
+        mel = mel.astype(self.norm.weight.dtype)
+        x, tail1 = self.conv1.step(mel, tails[0], n_valid)
+        x, tail2 = self.conv2.step(nn.gelu(x), tails[1], n_valid)
+        return nn.gelu(x), (tail1, tail2)
+
+    def attend(self, x: mx.array, cache: RingKVCache, index: RingIndex) -> mx.array:
+        """All layers of a step, ``(B, T, D) -> (B, T, D)``, at the places in the rings given."""
+        shape = x.shape
+        x = x.reshape(-1, shape[-1])
+        for i, layer in enumerate(self.layers):
+            x = layer(x, cache, i, index)
+        return self.norm(x).reshape(shape)

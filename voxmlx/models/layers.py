@@ -42,6 +42,10 @@ class CausalConv1d(nn.Conv1d):
         """Convolve a whole sequence, ``(B, T, in) -> (B, T // stride, out)``."""
         return self.step(x, None)[0]
 
+    def empty_tail(self, batch_size: int, dtype: mx.Dtype) -> mx.array:
+        """What :meth:`step` takes at the start of a stream, ``(B, n, in)``."""
+        return mx.zeros((batch_size, self._n_tail, self.weight.shape[2]), dtype)
+
     def step(
         self, x: mx.array, tail: mx.array | None, n_valid: mx.array | None = None
     ) -> tuple[mx.array, mx.array]:
@@ -56,15 +60,14 @@ class CausalConv1d(nn.Conv1d):
         Returns:
             The finished outputs, ``(B, n, out)``, and all steps that later outputs still need.
         """
-        B, _, C = x.shape
         kernel_size, stride = self.weight.shape[1], self.stride
         if tail is None:
-            tail = mx.zeros((B, self._n_tail, C), x.dtype)
+            tail = self.empty_tail(x.shape[0], x.dtype)
         x = mx.concatenate([tail, x], axis=1)
         n = max(0, (x.shape[1] - kernel_size) // stride + 1)
         tail = x[:, n * stride :]
         if n == 0:
-            return mx.zeros((B, 0, self.weight.shape[0]), x.dtype), tail
+            return mx.zeros((x.shape[0], 0, self.weight.shape[0]), x.dtype), tail
         if n_valid is not None:
             places = n_valid[:, None, None] + mx.arange(self._n_tail)[:, None]
             tail = mx.take_along_axis(x, places, axis=1)
@@ -151,6 +154,11 @@ class Attention(nn.Module):
             q, k = qk[:, :H], qk[:, H:]
         out = cache.attend(layer, q, k, v, index, self.scale)
         return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+
+    @property
+    def joined(self) -> bool:
+        """Whether q, k and v are one product."""
+        return self._qkv is not None
 
     @property
     def by_host(self) -> bool:

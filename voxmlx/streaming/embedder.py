@@ -12,6 +12,7 @@ import numpy as np
 
 from voxmlx.audio.mel import LogMelSpectrogram
 from voxmlx.config import KVCacheConfig, ModelConfig
+from voxmlx.generation.encode import encode_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 
@@ -72,10 +73,10 @@ class AudioEmbedder:
 
     def __init__(self, model: VoxtralRealtime, max_rows: int, kv: KVCacheConfig | None = None):
         self.max_rows = max_rows
-        self._model = model
         self._queue = MelQueue(model.config)
         n_frames = max_rows * model.config.downsample_factor
         self._state = model.encoder.make_state(n_frames, kv=kv)
+        self._program = encode_program(model)
 
     @property
     def n_ready(self) -> int:
@@ -89,7 +90,7 @@ class AudioEmbedder:
     def encode(self, max_rows: int | None = None) -> mx.array:
         """Embed what is ready, at most ``max_rows`` positions: ``(1, n, D)``, not evaluated."""
         limit = self.max_rows if max_rows is None else min(max_rows, self.max_rows)
-        return self._model.embed_audio(mx.array(self._queue.take(limit))[None], self._state)
+        return self._program(mx.array(self._queue.take(limit))[None], self._state)
 
     def drop(self) -> None:
         """Forget what is ready."""
