@@ -27,7 +27,15 @@ TILE = 1 << 25
 
 
 class VectorCodec(Protocol):
-    """A way of storing vectors of width K."""
+    """A way of storing vectors of width K.
+
+    Attributes:
+        bits: Bits of a code.
+        table: What codes stand for, ``(2**bits,)`` float32; ``None`` for affine codes.
+    """
+
+    bits: int
+    table: mx.array | None
 
     def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
         """Name, width and type of the arrays of one slot."""
@@ -66,6 +74,7 @@ class AffineCodec:
         if not sizes:
             raise ValueError(f"kv_bits needs a head width that is a multiple of 32, got {dim}")
         self.dim, self.bits, self.group_size = dim, bits, sizes[0]
+        self.table: mx.array | None = None
 
     def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
         """Name, width and type of the arrays of one slot."""
@@ -123,6 +132,7 @@ class CodebookCodec:
             raise ValueError(f"kv_bits needs a head width that is a multiple of 8, got {dim}")
         self.dim, self.bits = dim, bits
         table = lloyd_max(bits) / np.sqrt(dim)
+        self.table: mx.array | None = mx.array(table.astype(np.float32))
         self._nearest = _Nearest(midpoints(table))
         n_codes = 12 // bits if bits == 3 else 8 // bits
         runs = [run[::-1] for run in itertools.product(table, repeat=n_codes)]

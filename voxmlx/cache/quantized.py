@@ -16,6 +16,7 @@ from voxmlx.cache.attention import attend_causal
 from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec
 from voxmlx.cache.store import KVStore, RingIndex, rotate
 from voxmlx.config import KVCacheConfig
+from voxmlx.kernels.packed import attend_codes, reads_codes
 from voxmlx.quantization.rotation import rotation_matrix
 
 LONG_STEP = 32
@@ -70,6 +71,8 @@ class QuantizedKVStore(KVStore):
             n = index.start + T
             k, v = (self._decoded(side, layer, index)[:, :, :n] for side in ("keys", "values"))
             return self._turn_back(attend_causal(self._turn(queries), k, v, scale, self.by_host))
+        if T == 1 and reads_codes(n_queries, H, K):
+            return self._turn_back(self._attend_one(layer, self._turn(queries), index, scale))
         q = (self._turn(queries) * scale).reshape(B, H, n_queries // H * T, K)
         scores = self._codec.scores(q, self._stored("keys", layer, index))
         n_read = scores.shape[-1]
@@ -78,6 +81,18 @@ class QuantizedKVStore(KVStore):
         weights = mx.softmax(scores, axis=-1, precise=True).reshape(B, H, -1, n_read)
         out = self._codec.mix(weights, self._stored("values", layer, index))
         return self._turn_back(out.reshape(B, n_queries, T, K))
+
+    def _attend_one(
+        self, layer: int, queries: mx.array, index: RingIndex, scale: float
+    ) -> mx.array:
+        """Attention of one position of every row, in the basis of the codes."""
+        keys, values = (
+            {name: self.buffers[f"{side}.{name}"][layer] for name in self._codec.parts(self.dtype)}
+            for side in ("keys", "values")
+        )
+        codec = self._codec
+        rules = (index.offset, codec.bits, index.window, scale)
+        return attend_codes(queries, keys, values, codec.table, *rules)
 
     def rounded(self, x: mx.array) -> mx.array:
         """What vectors, ``(B, H, T, K)``, are read as once they are stored."""
