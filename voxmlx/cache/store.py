@@ -14,11 +14,15 @@ from dataclasses import dataclass
 import mlx.core as mx
 
 from voxmlx.cache.attention import attend_causal
+from voxmlx.kernels import ring_attention
 from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
 from voxmlx.kernels.host import attend as attend_by_host
 
 HOST_STEPS = 4
 """Positions of a step from which attention on the host pays."""
+
+SHORT_RING = 1024
+"""Most slots that one position attends to in a single operation; longer rings are divided."""
 
 TURNED_SLOTS = 512
 """Slots whose keys are turned at once: 1 MB of a row at full size."""
@@ -68,6 +72,8 @@ class KVStore:
         self.dtype = dtype
         self.by_host = False
         """Whether attention of several positions is computed by the host."""
+        self.joined = True
+        """Whether every layer brings queries, keys and values as one array."""
         self.buffers: dict[str, list[mx.array]] = {}
 
     def parts(self) -> dict[str, tuple[int, mx.Dtype]]:
@@ -160,7 +166,7 @@ class KVStore:
     @property
     def writes_in_place(self) -> bool:
         """Whether :meth:`attend_joined` can be used on this device."""
-        return type(self) is KVStore and writes_in_place(self.dtype, self.head_dim)
+        return type(self) is KVStore and self.joined and writes_in_place(self.dtype, self.head_dim)
 
     def attend_joined(
         self, layer: int, qkv: mx.array, index: RingIndex, n_heads: int, rope_theta: float
@@ -181,6 +187,11 @@ class KVStore:
         """
         keys, values = self.buffers["keys"][layer], self.buffers["values"][layer]
         ring = (qkv.astype(self.dtype), keys, values, index.offset, n_heads, rope_theta)
+        if len(qkv) == len(keys) and keys.shape[2] <= SHORT_RING:
+            return attend_one(*ring, index.window)
+        if ring_attention.suits(self.dtype, self.head_dim):
+            queries = rotate_and_write(*ring)
+            return ring_attention.attend_ring(queries, keys, values, index.offset, index.window)
         if len(qkv) == len(keys):
             return attend_one(*ring, index.window)
         out = mx.fast.scaled_dot_product_attention(

@@ -10,28 +10,17 @@ Letters: B rows, T positions, H query heads, G key-value heads, K head width, C 
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
 import numpy as np
 
 from voxmlx.kernels import decode_cuda as cuda
+from voxmlx.kernels.launch import on_cuda, run
 
 FEW_ROWS = 4
 """Up to so many rows each query head has a block of its own; beyond, heads share what they read."""
-
-
-@functools.cache
-def on_cuda() -> bool:
-    """Whether the kernels of this module run: on CUDA, if ``VOXMLX_KERNELS`` is 1.
-
-    MLX compiles each of them when it is first used, which takes seconds.
-    """
-    wanted = os.environ.get("VOXMLX_KERNELS") == "1"
-    return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
 
 
 def add_norm(x: mx.array, y: mx.array, weight: mx.array, eps: float) -> tuple[mx.array, mx.array]:
@@ -182,31 +171,12 @@ def _run(
     threads: int,
     eps: float | None = None,
 ) -> list[mx.array]:
-    """Run a kernel; the first input has the type of the outputs."""
+    """Run a kernel over a grid of threads; the first input has the type of the outputs."""
     dtype = next(iter(inputs.values())).dtype
-    shapes: dict[str, Any] = {
-        "grid": grid,
-        "threadgroup": (threads, 1, 1),
-        "output_shapes": [tuple(shape) for shape in outputs.values()],
-        "output_dtypes": [dtype] * len(outputs),
-    }
-    kernel = _kernel(name, tuple(inputs), tuple(outputs), eps)
-    template = [("T", dtype), *constants.items()]
-    return kernel(inputs=list(inputs.values()), template=template, **shapes)
-
-
-@functools.cache
-def _kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...], eps: float | None) -> Any:
-    """MLX compiles a kernel once for each name, type and set of constants."""
     source = cuda.SOURCES[name]
     if eps is not None:
         source, name = source.replace("EPS", f"{eps!r}f"), f"{name}_{eps:e}"
         name = name.replace(".", "_").replace("-", "m").replace("+", "")
-    return mx.fast.cuda_kernel(
-        name=f"voxmlx_{name}",
-        input_names=list(inputs),
-        output_names=list(outputs),
-        source=source,
-        header=cuda.HEADER,
-        ensure_row_contiguous=False,
-    )
+    kinds = {key: (shape, dtype) for key, shape in outputs.items()}
+    blocks = (grid[0] // threads, grid[1], grid[2])
+    return run(name, (cuda.HEADER, source), inputs, kinds, constants, blocks, threads, dtype)

@@ -18,7 +18,8 @@ from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import DecoderConfig, KVCacheConfig
 from voxmlx.kernels.decode import add_norm
-from voxmlx.models.fuse import HOST, UNPACKED
+from voxmlx.kernels.launch import on_cuda
+from voxmlx.models.fuse import HOST, UNPACKED, packed_product
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
@@ -131,6 +132,7 @@ class Decoder(nn.Module):
         c = self.config
         store = make_store(c.n_layers, c.n_kv_heads, c.head_dim, self.dtype, kv)
         store.by_host = self.layers[0].attention.by_host
+        store.joined = all(layer.attention.joined for layer in self.layers)
         if c.sliding_window is None:
             if window is None:
                 raise ValueError("window is needed: this decoder has no sliding window")
@@ -190,6 +192,8 @@ class Decoder(nn.Module):
             return head[HOST](rows).reshape(B, T, -1)
         if UNPACKED in head:
             return (rows @ head[UNPACKED].T).reshape(B, T, -1)
+        if type(head) is nn.QuantizedEmbedding and on_cuda():
+            return packed_product(rows, head, head).reshape(B, T, -1)
         if mx.issubdtype(head.weight.dtype, mx.floating):
             rows = rows.astype(head.weight.dtype)  # or MLX would widen the whole matrix
         scores = head.as_linear(rows) if self.config.tied_embeddings else head(rows)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import mlx.core as mx
 import mlx.nn as nn
 
+from voxmlx.kernels import products
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.kernels.host import HostMatrix, on_host
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
@@ -104,11 +105,13 @@ def host_product(
 
 def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Module) -> mx.array:
     """Rows times a packed matrix; many rows at once are worth unpacking it first."""
+    weight, scales = arrays["weight"], arrays["scales"]
+    if products.suits(x, scales, setting.bits, setting.group_size, setting.mode):
+        return products.multiply_packed(x, weight, scales, arrays["biases"], setting.group_size)
     if x.shape[0] >= unpack_from(x.dtype):
         return x @ unpack(arrays, setting, x.dtype).T
     form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
-    weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
-    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
+    return mx.quantized_matmul(x, weight, scales, arrays.get("biases"), transpose=True, **form)
 
 
 def unpack(

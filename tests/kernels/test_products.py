@@ -1,0 +1,60 @@
+"""Products of a few rows with packed matrices give what unpacked ones give."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import pytest
+
+from voxmlx.kernels import products
+from voxmlx.kernels.launch import on_cuda
+
+cuda = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs a CUDA device")
+
+
+def packed(n_out: int, width: int, dtype: mx.Dtype, group_size: int) -> list[mx.array]:
+    weight = mx.random.normal((n_out, width), key=mx.random.key(1)).astype(dtype)
+    return list(mx.quantize(weight, group_size, 4))
+
+
+def test_only_on_cuda():
+    weight, scales, _ = packed(16, 256, mx.bfloat16, 64)
+
+    assert weight.shape == (16, 32)
+    suits = products.suits(mx.zeros((1, 256), mx.bfloat16), scales, 4, 64, "affine")
+    assert suits == on_cuda()
+
+
+@cuda
+@pytest.mark.parametrize(
+    "form", [(3, 64, "affine"), (4, 16, "affine"), (4, 64, "nvfp4"), (4, 256, "affine")]
+)
+def test_forms_left_to_mlx(form):
+    x = mx.zeros((1, 256), mx.bfloat16)
+
+    assert not products.suits(x, x, *form)
+
+
+@cuda
+@pytest.mark.parametrize(
+    "dtype, group_size, shape",
+    [
+        (mx.bfloat16, 64, (3072, 1280)),
+        (mx.bfloat16, 64, (1000, 256)),
+        (mx.bfloat16, 32, (72, 768)),
+        (mx.bfloat16, 128, (72, 768)),
+        (mx.float16, 64, (72, 768)),
+    ],
+)
+@pytest.mark.parametrize("n", [1, 3, 8, 9, 17, 33, 64, 100])
+def test_packed_product(dtype, group_size, shape, n):
+    n_out, width = shape
+    arrays = packed(n_out, width, dtype, group_size)
+    x = mx.random.normal((n, width), key=mx.random.key(n)).astype(dtype)
+    weight = mx.dequantize(*arrays, group_size=group_size, bits=4).astype(mx.float32)
+    expected = (x.astype(mx.float32) @ weight.T).astype(mx.float32)
+
+    got = products.multiply_packed(x, *arrays, group_size).astype(mx.float32)
+
+    size = mx.sqrt(mx.sum(mx.square(expected)))
+    error = (mx.sqrt(mx.sum(mx.square(got - expected))) / size).item()
+    assert got.shape == (n, n_out) and error < (3e-3 if dtype == mx.bfloat16 else 4e-4)

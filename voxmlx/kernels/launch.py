@@ -1,0 +1,77 @@
+"""Kernels written for CUDA: when they run, and how one is compiled and started."""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import mlx.core as mx
+
+
+@functools.cache
+def on_cuda() -> bool:
+    """Whether this program's own kernels run: on CUDA, if ``VOXMLX_KERNELS`` is 1.
+
+    MLX compiles each of them when it is first used, which takes seconds.
+    """
+    wanted = os.environ.get("VOXMLX_KERNELS") == "1"
+    return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
+
+
+def run(
+    name: str,
+    text: tuple[str, str],
+    inputs: Mapping[str, mx.array],
+    outputs: Mapping[str, tuple[Sequence[int], mx.Dtype]],
+    constants: Mapping[str, int],
+    blocks: tuple[int, int, int],
+    threads: int,
+    dtype: mx.Dtype,
+) -> list[mx.array]:
+    """Run a kernel.
+
+    Args:
+        name: Its name.
+        text: What precedes it, and its body.
+        inputs: Arrays by name, as they lie in memory.
+        outputs: Shapes and types by name.
+        constants: Numbers that it is compiled for; ``dtype`` is ``T`` there.
+        blocks: Blocks along each axis.
+        threads: Threads of a block.
+        dtype: Type of the activations.
+    """
+    kinds = tuple(str(x.dtype) for x in inputs.values())
+    kernel = _kernel(name, text, tuple(inputs), kinds, tuple(outputs))
+    arrays: list[mx.array] = kernel(
+        inputs=list(inputs.values()),
+        template=[("T", dtype), *constants.items()],
+        grid=(blocks[0] * threads, blocks[1], blocks[2]),
+        threadgroup=(threads, 1, 1),
+        output_shapes=[tuple(shape) for shape, _ in outputs.values()],
+        output_dtypes=[kind for _, kind in outputs.values()],
+    )
+    return arrays
+
+
+@functools.cache
+def _kernel(
+    name: str,
+    text: tuple[str, str],
+    inputs: tuple[str, ...],
+    kinds: tuple[str, ...],
+    outputs: tuple[str, ...],
+) -> Any:
+    """MLX keeps what it compiled, on disk too, by its name and constants alone."""
+    header, source = text
+    checksum = zlib.crc32("".join((*text, *kinds)).encode())
+    return mx.fast.cuda_kernel(
+        name=f"voxmlx_{name}_{checksum:08x}",
+        input_names=list(inputs),
+        output_names=list(outputs),
+        source=source,
+        header=header,
+        ensure_row_contiguous=False,
+    )
