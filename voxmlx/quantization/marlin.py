@@ -22,6 +22,8 @@ TILE_K, TILE_N = 16, 64
 # then inside a word k % 2, n % 16 // 8, k % 16 // 8.
 _STORED = (8, 4, 4, 2, 2, 2)
 _TO_MATRIX = (0, 7, 3, 5, 1, 4, 6, 2)
+_TO_ROWS = (1, 4, 5, 2, 0, 6, 3)
+"""Outputs, then inputs, once the axis of ``k % 2`` is gone."""
 _TO_STORED = tuple(int(i) for i in np.argsort(_TO_MATRIX))
 
 
@@ -32,12 +34,8 @@ def unpack_codes(tiles: np.ndarray) -> np.ndarray:
         ValueError: If the shape is not one of whole tiles.
     """
     rows, words = tiles.shape
-    if words % (2 * TILE_N) or rows * TILE_K % GROUP_SIZE:
-        raise ValueError(f"not whole tiles of {TILE_K} inputs and {TILE_N} outputs: {tiles.shape}")
-    shifts = BITS * np.arange(8, dtype=np.uint32)
-    nibbles = (tiles.view(np.uint32)[..., None] >> shifts & 15).astype(np.uint8)
-    blocks = nibbles.reshape(rows, words // (2 * TILE_N), *_STORED)
-    return np.ascontiguousarray(blocks.transpose(_TO_MATRIX).reshape(rows * TILE_K, words // 2).T)
+    blocks = _nibbles(tiles).transpose(_TO_MATRIX)
+    return np.ascontiguousarray(blocks.reshape(rows * TILE_K, words // 2).T)
 
 
 def pack_codes(codes: np.ndarray) -> np.ndarray:
@@ -66,9 +64,25 @@ def permute_scales(scales: np.ndarray) -> np.ndarray:
 
 def affine_weight(tiles: np.ndarray) -> np.ndarray:
     """Tiles, ``(K / 16, 2 * N)`` int32, as MLX's packed codes, ``(N, K / 8)`` uint32."""
-    codes = unpack_codes(tiles)
-    words = codes.reshape(codes.shape[0], -1, 8).astype(np.uint32)
-    return np.bitwise_or.reduce(words << (BITS * np.arange(8, dtype=np.uint32)), axis=-1)
+    nibbles = _nibbles(tiles)
+    pairs = nibbles[..., 0, :, :] | nibbles[..., 1, :, :] << BITS  # of neighbouring inputs
+    return (
+        np.ascontiguousarray(pairs.transpose(_TO_ROWS)).reshape(tiles.shape[1] // 2, -1).view("<u4")
+    )
+
+
+def _nibbles(tiles: np.ndarray) -> np.ndarray:
+    """The codes of tiles, uint8, in the axes that :data:`_STORED` describes.
+
+    Raises:
+        ValueError: If the shape is not one of whole tiles.
+    """
+    rows, words = tiles.shape
+    if words % (2 * TILE_N) or rows * TILE_K % GROUP_SIZE:
+        raise ValueError(f"not whole tiles of {TILE_K} inputs and {TILE_N} outputs: {tiles.shape}")
+    pairs = np.ascontiguousarray(tiles, "<i4").view(np.uint8)
+    codes = np.stack([pairs & 15, pairs >> BITS], axis=-1)
+    return codes.reshape(rows, words // (2 * TILE_N), *_STORED)
 
 
 def tiles_of(weight: np.ndarray) -> np.ndarray:
