@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.synthetic import speech_like
-from voxmlx.audio.mel import LogMelSpectrogram, mel_filter_bank
+from voxmlx.audio.mel import LogMelSpectrogram, frames_of, mel_filter_bank
 from voxmlx.config import AudioConfig
 
 CONFIG = AudioConfig()
@@ -199,3 +199,15 @@ def test_own_maximum_needs_a_whole_clip():
         mel.feed(np.zeros(10, np.float32))
     with pytest.raises(ValueError, match="needs more than 200 samples, got 200"):
         mel(np.zeros(200, np.float32))
+
+
+def test_pieces_computed_together_have_the_bits_of_the_whole():
+    samples = speech_like(2.5)
+    whole = LogMelSpectrogram(CONFIG)(samples)
+    spans = [(2, 3), (5, 13), (5, 5), (20, 220), (7, 70), (100, 101)]
+
+    found = frames_of(CONFIG, [samples[160 * a - 200 : 160 * b + 40] for a, b in spans])
+
+    assert len(found) == len(spans)
+    for (start, end), frames in zip(spans, found, strict=True):
+        assert np.array_equal(frames, whole[start:end])

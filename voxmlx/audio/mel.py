@@ -9,7 +9,9 @@ Letters: ``T`` frames, ``W`` samples of the window, ``F`` frequency bins, ``M`` 
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,7 @@ SMALLEST_POWER = 1e-10
 DYNAMIC_RANGE = 8.0
 """Decades kept below the maximum (Whisper)."""
 
-_BLOCK_FRAMES = 256  # 256 windows of 400 float64 are 0.8 MB: they stay in the cache of a core
+_BLOCK_FRAMES = 64  # 64 windows of 400 float64 are 0.2 MB: they stay in the cache of a core
 
 
 def mel_filter_bank(n_bins: int = 201, n_mels: int = 128, sample_rate: int = 16000) -> Float32Array:
@@ -77,10 +79,7 @@ class LogMelSpectrogram:
 
     def __init__(self, config: AudioConfig):
         self.config = config
-        W = config.window_size
-        self._half = W // 2
-        self._window = _hann_window(W)
-        self._taps = _filter_taps(mel_filter_bank(W // 2 + 1, config.n_mels, config.sample_rate))
+        self._half = config.window_size // 2
         self.reset()
 
     def reset(self) -> None:
@@ -149,46 +148,103 @@ class LogMelSpectrogram:
     def _advance(self, samples: Float32Array) -> Float32Array:
         """Compute every frame that fits into ``samples`` and keep what the next ones need."""
         hop = self.config.hop_length
-        T = max(0, (len(samples) - self.config.window_size) // hop + 1)
+        T = n_windows(self.config, len(samples))
         self._tail = samples[T * hop :].copy()
         self._n_frames += T
         return self._scale(self._log_mel(samples, T))
 
     def _log_mel(self, samples: Float32Array, T: int) -> Float64Array:
-        """Logarithm of the mel power, ``(T, M)``; frame ``i`` starts at sample ``i * hop``."""
-        hop, W = self.config.hop_length, self.config.window_size
-        result = np.empty((T, self.config.n_mels))
-        for start in range(0, T, _BLOCK_FRAMES):
-            stop = min(start + _BLOCK_FRAMES, T)
-            frames = np.ndarray(
-                (stop - start, W),
-                np.float32,
-                samples,
-                offset=start * hop * samples.itemsize,
-                strides=(hop * samples.itemsize, samples.itemsize),
-            )
-            spectrum = np.fft.rfft(frames * self._window)
-            power = np.square(spectrum.real) + np.square(spectrum.imag)
-            result[start:stop] = self._mel_power(power)
-        np.maximum(result, SMALLEST_POWER, out=result)
-        return np.log10(result, out=result)
-
-    def _mel_power(self, power: Float64Array) -> Float64Array:
-        """Apply the filter bank, ``(T, F) -> (T, M)``."""
-        mel = np.zeros((len(power), self.config.n_mels))
-        for first, bins, weights in self._taps:
-            mel[:, first:] += power.take(bins, axis=1) * weights
-        return mel
+        return _log_mel(self.config, [_windows(self.config, samples, T)])
 
     def _scale(self, log_mel: Float64Array) -> Float32Array:
-        """Clamp to the dynamic range and map to about [-1, 1] (Whisper's ``(x + 4) / 4``)."""
-        maximum = self.config.global_log_mel_max
-        if maximum is None:
-            maximum = log_mel.max()
-        np.maximum(log_mel, maximum - DYNAMIC_RANGE, out=log_mel)
-        log_mel += 4.0
-        log_mel /= 4.0
-        return log_mel.astype(np.float32)
+        return _scale(log_mel, self.config.global_log_mel_max)
+
+
+def frames_of(config: AudioConfig, pieces: Sequence[Float32Array]) -> list[Float32Array]:
+    """Frames of several stretches of sound, computed together: the bits that each has alone.
+
+    Args:
+        config: Rates, window, number of mel bins and the fixed maximum, which must be known.
+        pieces: ``(n,)`` float32 each; the first window begins at the first sample.
+
+    Returns:
+        ``(T, n_mels)`` float32 each, of all windows that fit into the piece.
+    """
+    views = [_windows(config, samples, n_windows(config, len(samples))) for samples in pieces]
+    frames = _scale(_log_mel(config, views), config.global_log_mel_max)
+    ends = np.cumsum([len(view) for view in views])
+    return np.split(frames, ends[:-1])
+
+
+def n_windows(config: AudioConfig, n_samples: int) -> int:
+    """Windows that fit into so many samples."""
+    return max(0, (n_samples - config.window_size) // config.hop_length + 1)
+
+
+def _windows(config: AudioConfig, samples: Float32Array, T: int) -> Float32Array:
+    """A view, ``(T, W)``; window ``i`` starts at sample ``i * hop``."""
+    step = samples.itemsize
+    strides = (config.hop_length * step, step)
+    return np.ndarray((T, config.window_size), np.float32, samples, strides=strides)
+
+
+def _log_mel(config: AudioConfig, windows: Iterable[Float32Array]) -> Float64Array:
+    """Logarithm of the mel power of some arrays of windows, one after another, ``(T, M)``."""
+    window, taps = _tables(config)
+    powers = [np.empty((0, config.n_mels))]
+    for parts in _blocks(windows):
+        frames = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        spectrum = np.fft.rfft(frames * window)
+        power = np.square(spectrum.real) + np.square(spectrum.imag)
+        mel = np.zeros((len(power), config.n_mels))
+        for first, bins, weights in taps:
+            mel[:, first:] += power.take(bins, axis=1) * weights
+        powers.append(mel)
+    result = np.concatenate(powers)
+    np.maximum(result, SMALLEST_POWER, out=result)
+    return np.log10(result, out=result)
+
+
+def _blocks(windows: Iterable[Float32Array]) -> Iterator[list[Float32Array]]:
+    """The same windows in groups of at most ``_BLOCK_FRAMES``."""
+    parts: list[Float32Array] = []
+    n = 0
+    for view in windows:
+        for start in range(0, len(view), _BLOCK_FRAMES):
+            part = view[start : start + _BLOCK_FRAMES]
+            if n + len(part) > _BLOCK_FRAMES:
+                yield parts
+                parts, n = [], 0
+            parts.append(part)
+            n += len(part)
+    if parts:
+        yield parts
+
+
+def _scale(log_mel: Float64Array, maximum: float | None) -> Float32Array:
+    """Clamp to the dynamic range and map to about [-1, 1] (Whisper's ``(x + 4) / 4``).
+
+    Args:
+        log_mel: Changed.
+        maximum: ``None`` takes that of ``log_mel``.
+    """
+    if maximum is None:
+        maximum = log_mel.max()
+    np.maximum(log_mel, maximum - DYNAMIC_RANGE, out=log_mel)
+    log_mel += 4.0
+    log_mel /= 4.0
+    return log_mel.astype(np.float32)
+
+
+_Taps = list[tuple[int, npt.NDArray[np.intp], Float64Array]]
+
+
+@functools.cache
+def _tables(config: AudioConfig) -> tuple[Float64Array, _Taps]:
+    """The window and the filter bank's taps."""
+    W = config.window_size
+    bank = mel_filter_bank(W // 2 + 1, config.n_mels, config.sample_rate)
+    return _hann_window(W), _filter_taps(bank)
 
 
 def _hann_window(size: int) -> Float64Array:
@@ -209,7 +265,7 @@ def _check(samples: Float32Array) -> None:
         raise ValueError(f"samples must be (n,) float32, got {samples.shape} {samples.dtype}")
 
 
-def _filter_taps(bank: Float32Array) -> list[tuple[int, npt.NDArray[np.intp], Float64Array]]:
+def _filter_taps(bank: Float32Array) -> _Taps:
     """Split a filter bank into its first, second, … non-zero weights.
 
     Filters get wider with frequency, so the k-th weights belong to filters from ``first`` on.

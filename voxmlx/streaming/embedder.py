@@ -5,61 +5,69 @@ It knows the padding on the left of a stream, but neither the prompt nor the del
 
 from __future__ import annotations
 
-from collections import deque
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.audio.mel import LogMelSpectrogram
+from voxmlx.audio.mel import frames_of
 from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.generation.encode import encode_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 
 class MelQueue:
-    """Mel frames of one stream, taken by whole positions. Touches no device.
+    """Sound of one stream, taken as mel frames by whole positions. Touches no device.
+
+    Frames are computed when they are taken, so that those of many streams can be computed together
+    (:func:`take_together`); they are those of :class:`voxmlx.audio.mel.LogMelSpectrogram`.
 
     Args:
         config: Numbers of the model.
     """
 
     def __init__(self, config: ModelConfig):
-        self._config = config
-        self._mel = LogMelSpectrogram(config.audio)
-        self._frames: deque[np.ndarray] = deque()
-        self._n_frames = 0
-        left = config.n_left_pad_tokens * config.audio.samples_per_token
-        self.feed(np.zeros(left, np.float32))
+        self.audio = config.audio
+        self._samples_per_token = config.frames_per_token * config.audio.hop_length
+        # The first window begins half its length before the first sample.
+        left = config.n_left_pad_tokens * self._samples_per_token + config.audio.window_size // 2
+        self._parts = [np.zeros(left, np.float32)]
+        self._n_samples = left
+        self._n_missing = config.audio.window_size - config.audio.hop_length
 
     @property
     def n_positions(self) -> int:
         """Positions (80 ms) whose mel frames are complete and not taken yet."""
-        return self._n_frames // self._config.frames_per_token
+        return max(0, self._n_samples - self._n_missing) // self._samples_per_token
 
     def feed(self, samples: np.ndarray) -> None:
         """Take more audio, ``(n,)`` float32 at the model's rate."""
-        frames = self._mel.feed(samples)
-        if len(frames):
-            self._frames.append(frames)
-            self._n_frames += len(frames)
+        self._parts.append(samples.copy())
+        self._n_samples += len(samples)
 
     def take(self, max_positions: int) -> np.ndarray:
         """The oldest frames, of at most ``max_positions`` positions: ``(8 * n, n_mels)``."""
-        n = min(max_positions, self.n_positions) * self._config.frames_per_token
-        parts = [np.zeros((0, self._config.audio.n_mels), np.float32)]
-        self._n_frames -= n
-        while n > 0:
-            frames = self._frames.popleft()
-            parts.append(frames[:n])
-            if len(frames) > n:
-                self._frames.appendleft(frames[n:])
-            n -= min(n, len(frames))
-        return np.concatenate(parts)
+        return take_together([(self, max_positions)])[0]
+
+    def take_samples(self, max_positions: int) -> np.ndarray:
+        """The samples that these frames are made of."""
+        n = min(max_positions, self.n_positions) * self._samples_per_token
+        if len(self._parts) > 1:
+            self._parts = [np.concatenate(self._parts)]
+        samples = self._parts[0]
+        self._parts = [samples[n:]]
+        self._n_samples -= n
+        return samples[: n + self._n_missing] if n else samples[:0]
 
     def drop(self) -> None:
         """Forget what is ready."""
-        self._frames.clear()
-        self._n_frames = 0
+        self.take_samples(self.n_positions)
+
+
+def take_together(wanted: Sequence[tuple[MelQueue, int]]) -> list[np.ndarray]:
+    """What :meth:`MelQueue.take` gives for some queues of one model and their positions."""
+    config = wanted[0][0].audio
+    return frames_of(config, [queue.take_samples(n) for queue, n in wanted])
 
 
 class AudioEmbedder:

@@ -18,7 +18,7 @@ from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.encode import BatchEncoder
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.streaming.embedder import MelQueue
+from voxmlx.streaming.embedder import MelQueue, take_together
 
 
 class Pool:
@@ -55,19 +55,19 @@ class Pool:
 
     def encode(self, parts: Mapping[PooledBackend, int]) -> None:
         """Embed audio of some sessions in one pass, each at most the given positions."""
-        mel = {}
-        embedders = {}
-        for backend, n in parts.items():
-            embedder = backend.embedder
-            frames = embedder.queue.take(min(n, self.max_positions))
-            if len(frames):
-                mel[embedder.row] = frames
-                embedders[embedder.row] = embedder
-        if mel:
-            rows = self.encoder.encode(mel)
-            mx.async_eval(*rows.values())  # a long prompt would leave several passes unevaluated
-            for row, audio in rows.items():
-                embedders[row].push(audio)
+        wanted = {
+            backend.embedder: min(n, self.max_positions)
+            for backend, n in parts.items()
+            if backend.embedder.queue.n_positions
+        }
+        if not wanted:
+            return
+        mel = take_together([(embedder.queue, n) for embedder, n in wanted.items()])
+        frames = {embedder.row: x for embedder, x in zip(wanted, mel, strict=True)}
+        rows = self.encoder.encode(frames)
+        mx.async_eval(*rows.values())  # a long prompt would leave several passes unevaluated
+        for embedder in wanted:
+            embedder.push(rows[embedder.row])
 
     def decode(self) -> int:
         """Run one pass of the decoder; returns how many rows took part, also without a token."""
