@@ -1,8 +1,8 @@
 """File size, load time, peak memory and step time of every weight format at the release's size.
 
-    python benchmarks/quantization_gpu.py --folder SCRATCH --output rows.json
-    python benchmarks/quantization_gpu.py --parts kv --folder SCRATCH --output rows.json
-    python benchmarks/quantization_gpu.py --size tiny --folder SCRATCH --output rows.json
+    python -m benchmarks.quantization_gpu --folder SCRATCH --output rows.json
+    python -m benchmarks.quantization_gpu --parts kv --folder SCRATCH --output rows.json
+    python -m benchmarks.quantization_gpu --size tiny --folder SCRATCH --output rows.json
 
 Weights are random, drawn as packed words, so texts mean nothing and guesses never hold: a step is
 one position, 80 ms of audio, of the decoder. Every format is written, loaded from the file (out of
@@ -29,7 +29,9 @@ from typing import Any
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_unflatten
 
+from benchmarks.make_random_4b import make_params
 from voxmlx.checkpoints.load import load_model, parameter_shapes
+from voxmlx.checkpoints.marlin import MARLIN_REALTIME
 from voxmlx.checkpoints.save import save_model
 from voxmlx.config import KV_BITS, KV_ROTATIONS, KVCacheConfig
 from voxmlx.generation.batch import MAX_STEP
@@ -43,7 +45,6 @@ from voxmlx.quantization.rotated import quantize_modules
 from voxmlx_convert.convert import Options, convert
 
 INT4 = uniform(make_quantization(bits=4))
-MARLIN = Recipe({"decoder": make_quantization(bits=4, group_size=128)})
 FORMATS: dict[str, Recipe | None] = {
     "int4 g64": INT4,
     "int8 g64": RECIPES["int8"],
@@ -56,7 +57,7 @@ FORMATS: dict[str, Recipe | None] = {
     "int4 g32": uniform(make_quantization(bits=4, group_size=32)),
     "int5 g64": RECIPES["int5"],
     "mixed-4-8": RECIPES["mixed-4-8"],
-    "Marlin int4, as imported": MARLIN,
+    "Marlin int4": None,
     "bfloat16": None,
     "HLWQ-5": hlwq_recipe(5),
 }
@@ -102,6 +103,9 @@ def make_model(size: str, recipe: Recipe | None) -> VoxtralRealtime:
 
 def write_format(size: str, name: str, folder: Path) -> None:
     """A checkpoint of random weights in a format."""
+    if name == "Marlin int4":
+        write_marlin(size, folder)
+        return
     if name != "HLWQ-5":
         save_model(make_model(size, FORMATS[name]), CONFIGS[size], folder)
         return
@@ -112,6 +116,28 @@ def write_format(size: str, name: str, folder: Path) -> None:
     mx.clear_cache()
     convert(str(source), folder, Options(recipe=FORMATS[name], overwrite=True))
     shutil.rmtree(source)
+
+
+def write_marlin(size: str, folder: Path) -> None:
+    """Random tiles in the published layout; everything else is bfloat16."""
+    config = CONFIGS[size]
+    folder.mkdir()
+    arrays: dict[str, mx.array] = {}
+    for name, shape in parameter_shapes(VoxtralRealtime(config)).items():
+        path = MARLIN_REALTIME.external_name(name).removesuffix(".weight")
+        kind = name.split(".")[-3:-1]
+        if name.startswith("decoder.layers") and kind[0] in ("attention", "mlp"):
+            n, k = shape
+            tiles = mx.random.randint(-(2**31), 2**31 - 1, (k // 16, 2 * n), dtype=mx.int32)
+            arrays |= {f"{path}.B": tiles, f"{path}.s": mx.full((k // 128, n), 0.005, mx.float16)}
+            continue
+        if len(shape) == 3:
+            shape = (shape[0], shape[2], shape[1])
+        floats = 0.02 * mx.random.normal(shape, mx.bfloat16)
+        norm = name.endswith("norm.weight")
+        arrays[MARLIN_REALTIME.external_name(name)] = mx.ones_like(floats) if norm else floats
+    mx.save_safetensors(str(folder / "consolidated.safetensors"), arrays)
+    (folder / "params.json").write_text(json.dumps(make_params(config)))
 
 
 def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
