@@ -11,7 +11,8 @@ asked for; 40 ms of it is the wait for the next piece, into which the last mel f
 takes bursts of all sizes, so that what is compiled or planned once is not counted. Without
 ``--sockets`` sessions call the engine in this process; with it they are WebSocket clients of a
 server in a process of its own. ``--late`` puts every session behind ten minutes of audio: its
-windows are full.
+windows are full. ``--apart`` tells where a tick goes, in milliseconds of a mean tick; it waits for
+the encoder before the decoder begins, which costs a little.
 """
 
 from __future__ import annotations
@@ -176,15 +177,53 @@ def report(n: int, lags_ms: Sequence[float], **more: Any) -> bool:
     return bool(met)
 
 
+class Parts:
+    """Where ticks go. Parts may lie in each other: "encode" holds "mel" and "network"."""
+
+    def __init__(self) -> None:
+        from voxmlx.engine.job import Job
+        from voxmlx.generation.batch import BatchDecoder
+        from voxmlx.generation.encode import BatchEncoder
+        from voxmlx.streaming import pool
+
+        self.seconds: dict[str, float] = {}
+        for owner, name, part, wait in (
+            (Job, "obey", "feed", False),
+            (pool, "take_together", "mel", False),
+            (BatchEncoder, "encode", "network", True),
+            (pool.Pool, "encode", "encode", False),
+            (BatchDecoder, "_start", "decode_start", False),
+            (BatchDecoder, "_go_ahead", "decode_ahead", False),
+            (BatchDecoder, "step", "decode", False),
+            (Job, "collect", "events", False),
+        ):
+            setattr(owner, name, self._timed(getattr(owner, name), part, wait))
+
+    def _timed(self, call: Any, part: str, wait: bool) -> Any:
+        def timed(*args: Any, **named: Any) -> Any:
+            started = time.perf_counter()
+            result = call(*args, **named)
+            if wait:
+                mx.eval(*result.values())
+            spent = time.perf_counter() - started
+            self.seconds[part] = self.seconds.get(part, 0.0) + spent
+            return result
+
+        return timed
+
+
 class Ticks:
     """How long the engine's ticks were, and what memory they found."""
 
-    def __init__(self) -> None:
+    def __init__(self, parts: Parts | None) -> None:
+        self._parts = parts
         self.clear()
 
     def clear(self) -> None:
         """Begin anew."""
         self._ms: list[float] = []
+        if self._parts is not None:
+            self._parts.seconds.clear()
         self._kv_bytes = 0
         self._begin = time.perf_counter()
 
@@ -199,6 +238,9 @@ class Ticks:
         busy = sum(self._ms) / 1e3 / (time.perf_counter() - self._begin)
         figures = {"tick_p50_ms": p50, "tick_p99_ms": p99, "busy": busy}
         figures |= {"kv_gb": self._kv_bytes / 1e9, "mlx_gb": mx.get_active_memory() / 1e9}
+        if self._parts is not None:
+            n = max(1, len(self._ms))
+            figures |= {f"{part}_ms": 1e3 * s / n for part, s in self._parts.seconds.items()}
         return {name: round(float(value), 2) for name, value in figures.items()}
 
 
@@ -209,6 +251,7 @@ def open_pipeline(options: argparse.Namespace) -> Pipeline:
     if options.random is None:
         return load(options.model)
     from tests.tiny import tiny_tekken_dict
+    from voxmlx.models.fuse import prepare_for_inference
     from voxmlx.models.random_model import CONFIGS, random_model
     from voxmlx.tokenizer import Tokenizer
 
@@ -219,9 +262,10 @@ def open_pipeline(options: argparse.Namespace) -> Pipeline:
         path = Path(folder) / "tekken.json"
         path.write_text(json.dumps(tekken))
         tokenizer = Tokenizer.from_file(path)
-    if options.random == "tiny":  # what a CPU computes fastest
-        return Pipeline(random_model(config, mx.float32), tokenizer)
-    return Pipeline(random_model(config, bits=4), tokenizer)
+    tiny = options.random == "tiny"  # in what a CPU computes fastest
+    model = random_model(config, mx.float32) if tiny else random_model(config, bits=4)
+    prepare_for_inference(model)
+    return Pipeline(model, tokenizer)
 
 
 def main() -> None:
@@ -234,6 +278,8 @@ def main() -> None:
     parser.add_argument("--recording", help="what is said; noise otherwise")
     parser.add_argument("--late", action="store_true", help="with full windows")
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
+    parser.add_argument("--apart", action="store_true", help="tell the parts of a tick")
+    parser.add_argument("--all", action="store_true", help="go on after a step that failed")
     parser.add_argument("--sockets", action="store_true")
     options = parser.parse_args()
     steps = [int(step) for step in options.sessions.split(",")]
@@ -258,7 +304,7 @@ def main() -> None:
         return
     if options.late:
         start_late()
-    ticks = Ticks()
+    ticks = Ticks(Parts() if options.apart else None)
     engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)), ticks.observe)
     engine.start()
     try:
@@ -269,7 +315,7 @@ def main() -> None:
             ticks.clear()
             lags = run_engine(engine, n, *arguments)
             more = {"late": options.late, "warm_up_s": warm_s, **ticks.summary()}
-            if not report(n, lags, **more):
+            if not report(n, lags, **more) and not options.all:
                 break
     finally:
         engine.stop()
