@@ -6,10 +6,12 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from voxmlx.cache.codecs import CodebookCodec
 from voxmlx.cache.quantized import QuantizedKVStore
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.config import KV_BITS, KV_ROTATIONS, KVCacheConfig
 from voxmlx.kernels import packed
+from voxmlx.kernels.bits import unpack_bits
 
 cuda = pytest.mark.skipif(not mx.cuda.is_available(), reason="needs a CUDA device")
 
@@ -46,7 +48,7 @@ def test_codes_are_read_as_they_are_unpacked(K, dtype, bits, rotation, monkeypat
 
     one, other = (outputs(kv, dtype, K, offsets, monkeypatch, x) for x in (True, False))
 
-    np.testing.assert_allclose(one, other, atol=2e-5 if dtype == mx.float32 else 3e-2)
+    np.testing.assert_allclose(one, other, atol=3e-3 if dtype == mx.float32 else 3e-2)
 
 
 @pytest.mark.skipif(mx.default_device().type == mx.gpu, reason="for CPUs")
@@ -58,3 +60,26 @@ def test_other_devices_unpack():
 @pytest.mark.parametrize("heads", [(8, 2, 80), (16, 2, 128)])
 def test_unknown_heads_are_unpacked(heads):
     assert not packed.reads_codes(*heads)
+
+
+@cuda
+@pytest.mark.parametrize("bits", KV_BITS)
+@pytest.mark.parametrize("K", [64, 128])
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+def test_codes_of_a_table(dtype, K, bits, monkeypatch):
+    codec = CodebookCodec(K, bits)
+    x = np.random.default_rng(0).standard_normal((1, 2, 37, K))
+    x[0, 1, 5] = 0
+    vectors = mx.array(x).astype(dtype)
+
+    got = codec.encode(vectors)
+    monkeypatch.setattr("voxmlx.cache.codecs.has_kernels", lambda width: False)
+    expected = codec.encode(vectors)
+
+    assert {n: (a.shape, a.dtype) for n, a in got.items()} == {
+        n: (a.shape, a.dtype) for n, a in expected.items()
+    }
+    assert mx.allclose(got["norms"], expected["norms"], rtol=1e-3)
+    codes = [np.array(unpack_bits(p["codes"], bits)).astype(int) for p in (got, expected)]
+    apart = np.abs(codes[0] - codes[1])
+    assert apart.max() <= 1 and (apart > 0).mean() < 1e-3  # next to a middle, rounding decides

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxmlx.kernels.bits import pack_bits
+from voxmlx.kernels.packed import encode, has_kernels
 from voxmlx.quantization.codebook import lloyd_max, midpoints
 
 Parts = dict[str, mx.array]
@@ -133,7 +134,9 @@ class CodebookCodec:
         self.dim, self.bits = dim, bits
         table = lloyd_max(bits) / np.sqrt(dim)
         self.table: mx.array | None = mx.array(table.astype(np.float32))
-        self._nearest = _Nearest(midpoints(table))
+        bounds = midpoints(table)
+        self._bounds = mx.array(bounds.astype(np.float32))
+        self._nearest = _Nearest(bounds)
         n_codes = 12 // bits if bits == 3 else 8 // bits
         runs = [run[::-1] for run in itertools.product(table, repeat=n_codes)]
         self._runs = mx.array(np.array(runs, np.float32))
@@ -144,6 +147,9 @@ class CodebookCodec:
 
     def encode(self, x: mx.array) -> Parts:
         """Store vectors, ``(B, H, T, K)``."""
+        if has_kernels(self.dim):
+            codes, norms = encode(x, self._bounds, self.bits)
+            return {"codes": codes, "norms": norms}
         x = x.astype(mx.float32)
         norms = mx.linalg.norm(x, axis=-1, keepdims=True)
         codes = self._nearest(x / mx.maximum(norms, 1e-8))

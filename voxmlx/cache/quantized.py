@@ -63,8 +63,7 @@ class QuantizedKVStore(KVStore):
         scale: float,
     ) -> mx.array:
         """Write one layer's new keys and values, then attend over the slots to read."""
-        self._store("keys", layer, keys, index)
-        self._store("values", layer, values, index)
+        self._store(layer, keys, values, index)
         B, n_queries, T, K = queries.shape
         H = self.n_kv_heads
         if index.start is not None and T >= LONG_STEP:
@@ -106,9 +105,12 @@ class QuantizedKVStore(KVStore):
         codes = self._codec.encode(self._turn(rotate(keys, shift, rope_theta)))
         return {f"keys.{name}": x for name, x in codes.items()}
 
-    def _store(self, side: str, layer: int, x: mx.array, index: RingIndex) -> None:
-        for name, part in self._codec.encode(self._turn(x.astype(self.dtype))).items():
-            self.write(f"{side}.{name}", layer, part, index)
+    def _store(self, layer: int, keys: mx.array, values: mx.array, index: RingIndex) -> None:
+        """Encode both at once, as few operations, and write them."""
+        both = mx.concatenate([keys, values], axis=1).astype(self.dtype)
+        for name, part in self._codec.encode(self._turn(both)).items():
+            self.write(f"keys.{name}", layer, part[:, : self.n_kv_heads], index)
+            self.write(f"values.{name}", layer, part[:, self.n_kv_heads :], index)
 
     def _stored(self, side: str, layer: int, index: RingIndex) -> Parts:
         names = self._codec.parts(self.dtype)

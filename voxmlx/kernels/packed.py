@@ -1,4 +1,4 @@
-"""Attention of one position to keys and values in few bits, written for CUDA.
+"""Packing of keys and values into few bits, and attention of one position to them, for CUDA.
 
 MLX has no product of a batch of packed matrices there, and unpacking a long context for every token
 takes longer than all else. These kernels read the codes once and unpack them in registers. Knows
@@ -9,15 +9,13 @@ Letters: B rows, H query heads, G key-value heads, K head width, C slots of a ri
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Mapping
-from typing import Any
-from zlib import crc32
 
 import mlx.core as mx
 
 from voxmlx.kernels import packed_cuda as cuda
+from voxmlx.kernels.launch import run
 
 SPLITS = 48
 """Parts of the positions, each of them a block for every key-value head: 384 blocks for 8 heads,
@@ -28,12 +26,43 @@ MOST_SHARED = 4
 """Query heads of a key-value head at most: their sums are held in registers."""
 
 
-def reads_codes(n_heads: int, n_kv_heads: int, head_dim: int) -> bool:
-    """Whether :func:`attend_codes` runs here, for these heads; ``VOXMLX_KERNELS=0`` forbids it."""
-    if os.environ.get("VOXMLX_KERNELS") == "0":
+def has_kernels(head_dim: int) -> bool:
+    """Whether kernels for vectors of this width run here; ``VOXMLX_KERNELS=0`` forbids it."""
+    if head_dim not in (64, 128) or os.environ.get("VOXMLX_KERNELS") == "0":
         return False
-    fits = head_dim in (64, 128) and n_heads // n_kv_heads <= MOST_SHARED
-    return fits and mx.cuda.is_available() and mx.default_device().type == mx.gpu
+    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
+
+
+def reads_codes(n_heads: int, n_kv_heads: int, head_dim: int) -> bool:
+    """Whether :func:`attend_codes` runs here, for these heads."""
+    return has_kernels(head_dim) and n_heads // n_kv_heads <= MOST_SHARED
+
+
+def encode(x: mx.array, bounds: mx.array, bits: int) -> tuple[mx.array, mx.array]:
+    """Codes of the directions of vectors, and their norms.
+
+    Args:
+        x: ``(..., K)``.
+        bounds: Middles between neighbouring entries of the table, ``(2**bits - 1,)`` float32.
+        bits: Bits of a code.
+
+    Returns:
+        ``(..., K * bits / 8)`` uint8 and ``(..., 1)`` float16.
+    """
+    *lead, K = x.shape
+    rows = mx.contiguous(x.reshape(-1, K))
+    width = K * bits // 8
+    codes, norms = run(
+        "encode_codes",
+        ("", cuda.ENCODE),
+        {"x": rows, "bounds": bounds},
+        {"codes": ((len(rows), width), mx.uint8), "norms": ((len(rows), 1), mx.float16)},
+        {"K": K, "BITS": bits, "N": THREADS},
+        (-(-8 * len(rows) // THREADS), 1, 1),
+        THREADS,
+        x.dtype,
+    )
+    return codes.reshape(*lead, width), norms.reshape(*lead, 1)
 
 
 def attend_codes(
@@ -64,52 +93,44 @@ def attend_codes(
     """
     B, H, _, K = queries.shape
     G = keys["codes"].shape[1]
-    group, scales = 0, "norms"
-    if table is None:
-        group, scales = K // keys["scales"].shape[-1], "scales"
+    scales = "norms" if table is not None else "scales"
     inputs = {
-        **{"queries": queries, "offset": offset, "scale": mx.array([scale], mx.float32)},
-        **{"k_codes": keys["codes"], "v_codes": values["codes"]},
+        "queries": mx.contiguous(queries * scale),
+        **{"offset": offset, "k_codes": keys["codes"], "v_codes": values["codes"]},
         **{"k_scales": keys[scales], "v_scales": values[scales]},
     }
     if table is None:
         inputs |= {"k_biases": keys["biases"], "v_biases": values["biases"]}
     else:
         inputs["table"] = table
-    # MLX tells kernels apart by name and template alone, so all types have to be in it.
-    types = [("T", queries.dtype), ("U", keys[scales].dtype)]
-    constants = {"H": H, "G": G, "K": K, "Q": H // G, "N": THREADS, "S": SPLITS}
-    constants |= {"BITS": bits, "GROUP": group, "W": window}
-    sums, tops, weights = _kernel("attend_codes", tuple(inputs), ("sums", "tops", "weights"))(
-        inputs=list(inputs.values()),
-        template=[*types, *constants.items()],
-        grid=(SPLITS * THREADS, G, B),
-        threadgroup=(THREADS, 1, 1),
-        output_shapes=[(B, H, SPLITS, K), (B, H, SPLITS), (B, H, SPLITS)],
-        output_dtypes=[mx.float32] * 3,
+    group = K // keys["scales"].shape[-1] if table is None else 0
+    lacking = [name for name in ("table", "k_biases", "v_biases") if name not in inputs]
+    absent = "".join(f"  const float* {name} = nullptr;\n" for name in lacking)
+    parts = run(
+        "attend_codes",
+        (cuda.HEADER, absent + cuda.ATTEND_CODES),
+        inputs,
+        {
+            "sums": ((B, H, SPLITS, K), mx.float32),
+            "tops": ((B, H, SPLITS), mx.float32),
+            "weights": ((B, H, SPLITS), mx.float32),
+        },
+        {
+            **{"H": H, "G": G, "K": K, "Q": H // G, "N": THREADS, "S": SPLITS},
+            **{"BITS": bits, "GROUP": group, "W": window},
+        },
+        (SPLITS, G, B),
+        THREADS,
+        queries.dtype,
     )
-    (out,) = _kernel("join_splits", ("sums", "tops", "weights"), ("out",))(
-        inputs=[sums, tops, weights],
-        template=[("T", queries.dtype), ("K", K), ("S", SPLITS)],
-        grid=(B * H * K, 1, 1),
-        threadgroup=(K, 1, 1),
-        output_shapes=[queries.shape],
-        output_dtypes=[queries.dtype],
+    (out,) = run(
+        "join_splits",
+        ("", cuda.JOIN_SPLITS),
+        dict(zip(("sums", "tops", "weights"), parts, strict=True)),
+        {"out": (queries.shape, queries.dtype)},
+        {"K": K, "S": SPLITS},
+        (B * H, 1, 1),
+        K,
+        queries.dtype,
     )
     return out
-
-
-@functools.cache
-def _kernel(name: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> Any:
-    source = {"attend_codes": cuda.ATTEND_CODES, "join_splits": cuda.JOIN_SPLITS}[name]
-    if name == "attend_codes":
-        lacking = [x for x in ("table", "k_biases", "v_biases") if x not in inputs]
-        source = "".join(f"  const float* {x} = nullptr;\n" for x in lacking) + source
-    # What MLX compiled stays on disk under this name, whatever the source says later.
-    return mx.fast.cuda_kernel(
-        name=f"voxmlx_{name}_{crc32((cuda.HEADER + source).encode()):08x}",
-        input_names=list(inputs),
-        output_names=list(outputs),
-        source=source,
-        header=cuda.HEADER,
-    )

@@ -78,7 +78,7 @@ ATTEND_CODES = r"""
     l[h] = sum[h] = 0;
 #pragma unroll
     for (int i = 0; i < D; i++) {
-      q[h][i] = static_cast<float>(queries[at + i]) * scale[0] * 1.44269504f;
+      q[h][i] = static_cast<float>(queries[at + i]) * 1.44269504f;
       sum[h] += q[h][i];
       acc[h][i] = 0;
     }
@@ -176,4 +176,44 @@ JOIN_SPLITS = r"""
     weight += f * weights[static_cast<long>(head) * S + s];
   }
   out[static_cast<long>(head) * K + channel] = static_cast<T>(mixed / weight);
+"""
+
+ENCODE = r"""
+  // Eight lanes hold a vector.
+  constexpr int D = K / 8, BYTES = D * BITS / 8;
+  const int t = threadIdx.x, lane = t % 8;
+  const int row = blockIdx.x * (N / 8) + t / 8, n_rows = x_shape[0];
+  const long from = static_cast<long>(row < n_rows ? row : n_rows - 1) * K + lane * D;
+  __shared__ float middles[1 << BITS];
+  for (int i = t; i < (1 << BITS) - 1; i += N) middles[i] = bounds[i];
+  __syncthreads();
+  float v[D], square = 0;
+#pragma unroll
+  for (int i = 0; i < D; i++) {
+    v[i] = static_cast<float>(x[from + i]);
+    square += v[i] * v[i];
+  }
+  for (int o = 4; o > 0; o /= 2) square += __shfl_xor_sync(0xffffffffu, square, o);
+  const float norm = sqrtf(square), divisor = fmaxf(norm, 1e-8f);
+  unsigned char bytes[BYTES];
+#pragma unroll
+  for (int i = 0; i < BYTES; i++) bytes[i] = 0;
+#pragma unroll
+  for (int i = 0; i < D; i++) {
+    const float unit = v[i] / divisor;
+    int code = 0;  // the number of middles below
+#pragma unroll
+    for (int step = 1 << (BITS - 1); step > 0; step /= 2) {
+      if (unit > middles[code + step - 1]) code += step;
+    }
+    const int at = i * BITS / 8, shift = i * BITS % 8;
+    bytes[at] |= static_cast<unsigned char>(code << shift);
+    if (shift + BITS > 8) bytes[at + 1] |= static_cast<unsigned char>(code >> (8 - shift));
+  }
+  if (row < n_rows) {
+    unsigned char* to = codes + (static_cast<long>(row) * 8 + lane) * BYTES;
+#pragma unroll
+    for (int i = 0; i < BYTES; i++) to[i] = bytes[i];
+    if (lane == 0) norms[row] = static_cast<__half>(norm);
+  }
 """
