@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
 from voxmlx.kernels import products
@@ -58,3 +59,18 @@ def test_packed_product(dtype, group_size, shape, n):
     size = mx.sqrt(mx.sum(mx.square(expected)))
     error = (mx.sqrt(mx.sum(mx.square(got - expected))) / size).item()
     assert got.shape == (n, n_out) and error < (3e-3 if dtype == mx.bfloat16 else 4e-4)
+
+
+@cuda
+@pytest.mark.parametrize("n", [1, 9, 40])
+def test_gated_product(n):
+    arrays = packed(192, 512, mx.bfloat16, 64)
+    x = mx.random.normal((n, 512), key=mx.random.key(n)).astype(mx.bfloat16)
+    weight = mx.dequantize(*arrays, group_size=64, bits=4).astype(mx.float32)
+    y = x.astype(mx.float32) @ weight.T
+    expected = nn.silu(y[:, :96]) * y[:, 96:]
+
+    got = products.multiply_packed(x, *arrays, 64, gated=True).astype(mx.float32)
+
+    error = mx.sqrt(mx.sum(mx.square(got - expected)) / mx.sum(mx.square(expected))).item()
+    assert got.shape == (n, 96) and error < 1e-2

@@ -34,7 +34,12 @@ def suits(x: mx.array, scales: mx.array, bits: int, group_size: int, mode: str) 
 
 
 def multiply_packed(
-    x: mx.array, packed: mx.array, scales: mx.array, biases: mx.array, group_size: int
+    x: mx.array,
+    packed: mx.array,
+    scales: mx.array,
+    biases: mx.array,
+    group_size: int,
+    gated: bool = False,
 ) -> mx.array:
     """Rows times a packed matrix, ``(n, K) -> (n, N)``.
 
@@ -44,19 +49,22 @@ def multiply_packed(
         scales: ``(N, K / group_size)``.
         biases: ``(N, K / group_size)``.
         group_size: Weights that share a scale.
+        gated: Whether to give ``silu(gate) * up`` of the halves of each row, ``(n, N / 2)``; N is
+            then a multiple of 32.
     """
     n, width = x.shape
-    n_out = packed.shape[0]
+    n_out = packed.shape[0] // (2 if gated else 1)
     row_tiles = next(tiles for tiles in (1, 2, 4, 8) if n <= 8 * tiles or tiles == 8)
-    tiles = 1 if row_tiles == 1 else 2
+    tiles = 1 if row_tiles == 1 and not gated else 2
+    written = 16 * tiles // (2 if gated else 1)
     warps = _warps(width // CHUNK, {1: 12, 2: 8, 4: 6, 8: 4}[row_tiles])
     (y,) = run(
         "multiply_packed",
         (cuda.HEADER, cuda.MULTIPLY_PACKED),
         {"x": x, "packed": packed, "scales": scales, "biases": biases},
         {"y": ((n, n_out), x.dtype)},
-        {"K": width, "GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps},
-        (-(-n_out // (16 * tiles)), -(-n // (8 * row_tiles)), 1),
+        {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps, "GATED": int(gated)},
+        (-(-n_out // written), -(-n // (8 * row_tiles)), 1),
         32 * warps,
         x.dtype,
     )

@@ -1,7 +1,7 @@
 """CUDA text of the product of a few rows with a 4-bit matrix; MLX adds signature and constants.
 
-Letters: K width of a row, GS weights of a group, FT tiles of 16 outputs of a block, MT tiles of 8
-rows, N threads of a block.
+Letters: GS weights of a group, FT tiles of 16 outputs of a block, MT tiles of 8 rows, N threads of
+a block, GATED whether the first half of the outputs are gates of the second.
 
 A warp holds 16 outputs times 64 weights in registers: lane ``4 g + t`` has weights ``16 t .. 16 t +
 15`` of outputs ``g`` and ``g + 8``. The matrix unit adds up over the weights, so any order of them
@@ -60,6 +60,11 @@ __device__ inline unsigned weights(unsigned word, unsigned scale, unsigned bias)
   }
 }
 
+template <typename T>
+__device__ inline float rounded(float x) {
+  return static_cast<float>(static_cast<T>(x));
+}
+
 template <int n>
 struct alignas(2 * n) Shorts {
   unsigned short x[n];
@@ -72,9 +77,10 @@ __device__ inline unsigned twice(unsigned short x) {
 
 MULTIPLY_PACKED = r"""
   constexpr int CHUNK = 256, WARPS = N / 32, GROUPS = CHUNK / GS, F = 16 * FT, M = 8 * MT;
+  constexpr int WRITTEN = GATED ? F / 2 : F;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int n_rows = x_shape[0], n_out = packed_shape[0], first_row = blockIdx.y * M;
-  const int first = blockIdx.x * F;
+  const int n_rows = x_shape[0], K = x_shape[1], n_out = packed_shape[0] / (GATED ? 2 : 1);
+  const int first_row = blockIdx.y * M, first = blockIdx.x * WRITTEN;
   __shared__ float parts[WARPS][M][F];
 
   float acc[FT][MT][4];
@@ -93,7 +99,9 @@ MULTIPLY_PACKED = r"""
     for (int f = 0; f < FT; f++) {
 #pragma unroll
       for (int h = 0; h < 2; h++) {
-        const long out = min(first + 16 * f + 8 * h + g, n_out - 1);
+        const int tile = GATED ? f / 2 : f;  // gates and what they gate lie in turn
+        const int place = min(first + 16 * tile + 8 * h + g, n_out - 1);
+        const long out = GATED ? place + f % 2 * n_out : place;
         const uint2* from = reinterpret_cast<const uint2*>(packed + (out * K + start) / 8) + t;
 #pragma unroll
         for (int j = 0; j < 4; j++) words[f][h][j] = from[4 * j];
@@ -159,12 +167,20 @@ MULTIPLY_PACKED = r"""
     }
   }
   __syncthreads();
-  for (int i = threadIdx.x; i < F * M; i += N) {
-    const int row = first_row + i / F, out = i % F;
+  for (int i = threadIdx.x; i < WRITTEN * M; i += N) {
+    const int row = first_row + i / WRITTEN, out = i % WRITTEN;
     if (row < n_rows && first + out < n_out) {
-      float sum = 0;
+      const int at = GATED ? out / 16 * 32 + out % 16 : out;
+      float sum = 0, other = 0;
 #pragma unroll
-      for (int part = 0; part < WARPS; part++) sum += parts[part][i / F][out];
+      for (int part = 0; part < WARPS; part++) {
+        sum += parts[part][i / WRITTEN][at];
+        if (GATED) other += parts[part][i / WRITTEN][at + 16];
+      }
+      if (GATED) {
+        const float gate = rounded<T>(sum);
+        sum = gate / (1.0f + expf(-gate)) * rounded<T>(other);
+      }
       y[static_cast<long>(row) * n_out + first + out] = static_cast<T>(sum);
     }
   }

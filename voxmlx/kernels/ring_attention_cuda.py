@@ -146,7 +146,6 @@ ATTEND_RING = r"""
       sum += f * part_acc[w][i / K][channel];
       weight += f * part_l[w][i / K];
     }
-    const long query = (static_cast<long>(row) * G + kv) * n_queries + r;
 FINISH
   }
 """

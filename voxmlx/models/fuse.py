@@ -12,6 +12,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from voxmlx.kernels import products
+from voxmlx.kernels.decode import gated
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.kernels.host import HostMatrix, on_host
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
@@ -60,6 +61,16 @@ class JoinedLinear:
         if self._bias is None:
             return x @ arrays["weight"].T
         return mx.addmm(self._bias, x, arrays["weight"].T)
+
+    def gated(self, x: mx.array) -> mx.array:
+        """``silu(gate) * up`` of the halves of each row, ``(n, D) -> (n, half the width)``."""
+        arrays, first = self._arrays, self.layers[0]
+        if type(first) is nn.QuantizedLinear and self._bias is None and self.host is None:
+            form = (arrays["scales"], first.bits, first.group_size, first.mode)
+            if "scales" in arrays and len(arrays["weight"]) % 32 == 0 and products.suits(x, *form):
+                packed = (arrays["weight"], arrays["scales"], arrays["biases"])
+                return products.multiply_packed(x, *packed, first.group_size, gated=True)
+        return gated(self(x))
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:

@@ -14,7 +14,6 @@ import mlx.nn as nn
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
-from voxmlx.kernels.decode import gated
 from voxmlx.kernels.host import convolve
 from voxmlx.models.fuse import HOST, JoinedLinear, can_join, linear
 
@@ -200,7 +199,7 @@ class SwiGLU(nn.Module):
         if self._gate_up is None:
             gate, up = linear(self.gate_proj, x), linear(self.up_proj, x)
             return linear(self.down_proj, nn.silu(gate) * up)
-        return linear(self.down_proj, gated(self._gate_up(x)))
+        return linear(self.down_proj, self._gate_up.gated(x))
 
     def fuse(self) -> list[nn.Module]:
         """Compute gate and up as one product from now on; returns the layers this could join."""

@@ -29,16 +29,20 @@ K = TypeVar("K", bound=Hashable)
 MAX_ROWS = 64
 """Most recordings worked on at a time."""
 
+GPU_POSITIONS = 200
+"""Positions of one encoder call on a GPU, all rows together."""
+
 
 def file_positions(rows: int = 1) -> int:
     """Positions (80 ms) that one encoder call takes of each of some recordings.
 
-    GPUs want large products: 4 s of one recording, or 2 s each of many; what a pass leaves behind
-    until the GPU is done grows with it, by 5 GB for 12 s of the released network. CPUs pay for each
-    key that a query may not see: 2 s (3.4 to 2.2 s of processor time for 12 s of audio,
-    ``benchmarks/results.md``).
+    GPUs want large products: 4 s of one recording, or as much of several together; what a call
+    leaves behind until the GPU is done grows with it. CPUs pay for each key that a query may not
+    see: 2 s (3.4 to 2.2 s of processor time for 12 s of audio, ``benchmarks/results.md``).
     """
-    return 50 if rows == 1 and mx.default_device().type != mx.cpu else 25
+    if mx.default_device().type == mx.cpu:
+        return 25
+    return max(2, min(50, GPU_POSITIONS // rows))
 
 
 @dataclass(frozen=True)
