@@ -28,7 +28,7 @@ PREFILL_POSITIONS = 2048
 attention for each. It bounds the memory of its scores itself (:mod:`voxmlx.cache.attention`)."""
 
 
-PASSES_A_CLEANING = 8
+PASSES_A_CLEANING = 2
 """Passes of a prompt between two returns of unused memory; allocating anew is slow on CUDA."""
 
 
