@@ -252,6 +252,9 @@ class Engine:
                 parts.setdefault(job.backend.pool, {})[job.backend] = n
         for pool, part in parts.items():
             pool.encode(part)
+        for job in shares:
+            with self._guard(job):
+                job.hand_on()
         n_tokens = self._collect(shares)
         if kind is Kind.LIVE:
             n_passes = LIVE_PASSES

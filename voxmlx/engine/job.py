@@ -99,15 +99,30 @@ class Job:
                 self.session.close()
         self.turn.decoded(self.session.lag_s)
 
+    def hand_on(self) -> None:
+        """Bring what the pool has encoded to the decoder."""
+        if isinstance(self.session, StreamingSession):
+            self.session.encode()
+            self.turn.decoded(self.session.lag_s)
+
     def collect(self, tokenizer: Tokenizer) -> int:
         """Take what the pool brought and tell the news; returns the number of tokens."""
         session = self.session
+        if self._waits(session):
+            return 0
         events = session.step()
-        self.turn.decoded(session.lag_s)
         if events or session.done:
             result = self._result() if session.done else None
             self.turn.tell(update_of(events, tokenizer, session, result))
+        else:
+            self.turn.decoded(session.lag_s)
         return sum(isinstance(event, TokenScores) for event in events)
+
+    def _waits(self, session: StreamingSession | OfflineSession) -> bool:
+        """Whether a step would do nothing."""
+        if self.backend is None or isinstance(session, OfflineSession):
+            return False
+        return not (self.backend.has_tokens or session.closed or session.ended)
 
     def close(self) -> None:
         """Give the places back."""

@@ -99,7 +99,9 @@ class EndlessStream:
     def step(self, max_tokens: int) -> list[GeneratedToken]:
         """Decode up to ``max_tokens`` tokens of those ready."""
         first = self._first_index
-        tokens = [replace(t, index=first + t.index) for t in self._stream.step(max_tokens)]
+        tokens = self._stream.step(max_tokens)
+        if first:
+            tokens = [replace(t, index=first + t.index) for t in tokens]
         if self._stream.finished and self._on_eos == "restart" and not self._all_due():
             self._restart()
         if self._silence is not None:

@@ -111,6 +111,11 @@ class PooledBackend:
         self._tokens = PooledTokens(self.pool, options)
         return self._tokens
 
+    @property
+    def has_tokens(self) -> bool:
+        """Whether the pool has brought tokens that wait for the session."""
+        return self._tokens is not None and self._tokens.has_news
+
     def close(self) -> None:
         """Give both rows back."""
         self.embedder.close()
@@ -177,6 +182,11 @@ class PooledTokens:
         """Tokens that wait for a pass or for the session."""
         waiting = 0 if self._row is None else self._pool.decoder.n_ready(self._row)
         return waiting + len(self._ready)
+
+    @property
+    def has_news(self) -> bool:
+        """Whether :meth:`step` has something to give or to note."""
+        return bool(self._ready) or (self._ended and not self.finished)
 
     def add(self, audio: mx.array) -> None:
         """Queue embeddings for the next passes."""

@@ -138,6 +138,11 @@ class StreamingSession:
         return self._embedder.n_ready > 0 or self._stream.n_ready > 0 or self._closed
 
     @property
+    def closed(self) -> bool:
+        """Whether the audio has ended."""
+        return self._closed
+
+    @property
     def flushing(self) -> bool:
         """Whether a :meth:`flush` is not settled yet."""
         return bool(self._flushes)
@@ -259,15 +264,11 @@ class StreamingSession:
                 brings.
         """
         limit = self._embedder.max_rows if max_positions is None else max_positions
+        if self._stream.n_ready < limit:
+            self.encode()
         started = time.perf_counter()
-        if self._stream.n_ready < limit and self._embedder.n_ready and not self._stream.finished:
-            embeddings = self._embedder.encode()
-            self._n_encoded += embeddings.shape[1]
-            self._stream.add(embeddings)
-        encoded = time.perf_counter()
         tokens = self._stream.step(limit)
-        self._encode_s += encoded - started
-        self._decode_s += time.perf_counter() - encoded
+        self._decode_s += time.perf_counter() - started
         events = [event for token in tokens for event in self._settle(token)]
         if self._stream.finished:
             self._embedder.drop()
@@ -281,6 +282,16 @@ class StreamingSession:
         if self._first_text_s is None and any(isinstance(e, TextDelta) for e in events):
             self._first_text_s = time.perf_counter() - self._started_s
         return events
+
+    def encode(self) -> None:
+        """Do the first part of :meth:`step` alone: bring embeddings to the decoder."""
+        if not self._embedder.n_ready or self._stream.finished:
+            return
+        started = time.perf_counter()
+        embeddings = self._embedder.encode()
+        self._n_encoded += embeddings.shape[1]
+        self._stream.add(embeddings)
+        self._encode_s += time.perf_counter() - started
 
     def events(
         self, source: Iterable[np.ndarray], sample_rate: int | None = None
