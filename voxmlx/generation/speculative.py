@@ -150,7 +150,6 @@ def best_width(
         n_places: Places of the batch; all of them are computed.
         overhead: See :func:`pass_overhead`.
     """
-
     powers = [row.power for row in rows]
 
     def gain(n: int) -> float:

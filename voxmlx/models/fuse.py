@@ -65,11 +65,12 @@ class JoinedLinear:
     def gated(self, x: mx.array) -> mx.array:
         """``silu(gate) * up`` of the halves of each row, ``(n, D) -> (n, half the width)``."""
         arrays, first = self._arrays, self.layers[0]
-        if type(first) is nn.QuantizedLinear and self._bias is None and self.host is None:
-            form = (arrays["scales"], first.bits, first.group_size, first.mode)
-            if "scales" in arrays and len(arrays["weight"]) % 32 == 0 and products.suits(x, *form):
-                packed = (arrays["weight"], arrays["scales"], arrays["biases"])
-                return products.multiply_packed(x, *packed, first.group_size, gated=True)
+        plain = type(first) is nn.QuantizedLinear and self._bias is None and self.host is None
+        if plain and "biases" in arrays and len(arrays["weight"]) % 32 == 0:
+            weight, scales, biases = arrays["weight"], arrays["scales"], arrays["biases"]
+            if products.suits(x, scales, first.bits, first.group_size, first.mode):
+                group_size = first.group_size
+                return products.multiply_packed(x, weight, scales, biases, group_size, gated=True)
         return gated(self(x))
 
 
