@@ -45,13 +45,20 @@ class Bank:
         base = torch.tensor([*self.base, 0], dtype=torch.float64, device=device)
         start = segments[..., 1] + base[segments[..., 0].long()]
         t = torch.arange(length, device=device, dtype=torch.float64)[None] - OFFSET
-        position = torch.zeros(segments.shape[0], length, dtype=torch.float64, device=device)
-        gain = torch.zeros(segments.shape[0], length, device=device)
-        for s in range(segments.shape[1]):
-            dst, n, rate = (segments[:, s, i, None] for i in (2, 3, 4))
-            inside = (t >= dst) & (t < dst + n)
-            position = torch.where(inside, start[:, s, None] + (t - dst) * rate, position)
-            gain = torch.where(inside, segments[:, s, 5, None].float(), gain)
+        t = t.expand(segments.shape[0], -1).contiguous()
+        empty = segments[..., 3] <= 0
+        first = torch.where(empty, torch.inf, segments[..., 2])  # unused rows come last
+        mine = (torch.searchsorted(first.contiguous(), t, right=True) - 1).clamp_min(0)
+
+        def of(values: Tensor) -> Tensor:
+            return values.gather(1, mine)
+
+        into = t - of(segments[..., 2])
+        rest = of(segments[..., 3]) - into
+        inside = (into >= 0) & (rest > 0)
+        position = torch.where(inside, of(start) + into * of(segments[..., 4]), 0.0)
+        fade = (torch.minimum(into, rest).float() / 48).clamp(0, 1)  # no clicks at cuts
+        gain = torch.where(inside, of(segments[..., 5]).float() * fade, 0.0)
         whole = position.floor()
         f = (position - whole).float()
         i = whole.long().clamp_(1, len(self.audio) - 3)
@@ -61,7 +68,7 @@ class Bank:
         at = torch.arange(0, length, 320, device=device) - 640
         at = at.clamp_min(0)
         labels = self.track[(position[:, at] / (16_000 // TRACK_RATE)).long()].long()
-        labels = torch.where(gain[:, at] > 0, labels, torch.zeros_like(labels))
+        labels = torch.where(inside[:, at], labels, torch.zeros_like(labels))
         return wave * gain / 32768, labels
 
 
@@ -226,6 +233,24 @@ def bend_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
     return torch.where(rand(B, 1, 1) < 0.25 * strength, raised, out)
 
 
+def warp_time(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
+    """Speed that changes within a word: frames of (B, 128, F) are moved by up to 42 ms."""
+    B, bins, frames = mel.shape
+    device = mel.device
+    t = torch.arange(frames, device=device)[None] / 100  # seconds
+    moved = torch.zeros(B, frames, device=device)
+    for _ in range(3):
+        draw = torch.rand(B, 3, 1, generator=gen, device=device)
+        moved += (
+            1.4 * draw[:, 0] * torch.sin(2 * math.pi * ((0.4 + 2.4 * draw[:, 1]) * t + draw[:, 2]))
+        )
+    at = (torch.arange(frames, device=device)[None] + strength * moved).clamp(0, frames - 1.001)
+    low = at.long()
+    share = (at - low)[:, None]
+    index = low[:, None].expand(-1, bins, -1)
+    return mel.gather(2, index) * (1 - share) + mel.gather(2, index + 1) * share
+
+
 def mask_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
     """Blank a few bands and short stretches of (B, 128, F) with the clip's mean."""
     B, bins, frames = mel.shape
@@ -238,8 +263,8 @@ def mask_mel(mel: Tensor, strength: float, gen: torch.Generator) -> Tensor:
         return ((axis >= start) & (axis < start + width)).any(1)
 
     hidden = (
-        spans(2, bins, 4 + 22 * strength)[:, :, None]
-        | spans(max(1, frames // 220), frames, 4 + 24 * strength)[:, None]
+        spans(2, bins, 4 + 28 * strength)[:, :, None]
+        | spans(max(1, frames // 160), frames, 4 + 26 * strength)[:, None]
     )
     return torch.where(hidden, mel.mean((1, 2), keepdim=True), mel)
 

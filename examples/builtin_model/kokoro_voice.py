@@ -99,7 +99,11 @@ def _import_networks(package: Path) -> dict[str, types.ModuleType]:
 
 @torch.no_grad()
 def synthesise(
-    model: nn.Module, ids: Sequence[Sequence[int]], styles: torch.Tensor, speeds: torch.Tensor
+    model: nn.Module,
+    ids: Sequence[Sequence[int]],
+    styles: torch.Tensor,
+    speeds: torch.Tensor,
+    manner: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Speak a batch of sentences.
 
@@ -108,6 +112,8 @@ def synthesise(
         ids: Phoneme ids of each sentence, without the two end marks.
         styles: Voices, ``(B, 256)``.
         speeds: Relative speeds, ``(B,)``.
+        manner: ``(B, 3)``: spread of the logarithms of random factors on each phoneme's duration,
+            factor on the pitch, exponent on its movement about its mean; None for (0, 1, 1).
 
     Returns:
         Sound, ``(B, n)`` float32 at 24 kHz; durations, ``(B, L)`` in frames, end marks included.
@@ -126,7 +132,8 @@ def synthesise(
     hidden = model.bert_encoder(hidden).transpose(1, 2)
     predictor = model.predictor
     prosody = predictor.text_encoder(hidden, prosody_style, lengths, padding)
-    durations = _durations(predictor, prosody, lengths, speeds).masked_fill(padding, 0)
+    spread = torch.zeros_like(speeds) if manner is None else manner[:, 0]
+    durations = _durations(predictor, prosody, lengths, speeds, spread).masked_fill(padding, 0)
 
     total = durations.sum(1)
     n_frames = int(total.max())
@@ -134,12 +141,27 @@ def synthesise(
     durations[rows, lengths.to(device) - 1] += n_frames - total
     phoneme = _phoneme_of_frame(durations, n_frames).to(prosody.dtype)
     pitch, energy = predictor.F0Ntrain(prosody.transpose(1, 2) @ phoneme, prosody_style)
+    if manner is not None:
+        pitch = _repitched(pitch, manner[:, 1:2], manner[:, 2:3])
     text = model.text_encoder(tokens, lengths, padding) @ phoneme
     return model.decoder(text, pitch, energy, sound_style).squeeze(1), durations
 
 
+def _repitched(pitch: torch.Tensor, factor: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+    """Pitch in Hz, ``(B, n)``, moved and stretched where there is a voice (Kokoro: over 10 Hz)."""
+    voiced = pitch > 20
+    mean = (pitch * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp_min(1)
+    mean = mean.clamp_min(20)
+    moved = factor * mean * (pitch.clamp_min(20) / mean) ** exponent
+    return torch.where(voiced, moved.clamp(45, 600), pitch)
+
+
 def _durations(
-    predictor: nn.Module, prosody: torch.Tensor, lengths: torch.Tensor, speeds: torch.Tensor
+    predictor: nn.Module,
+    prosody: torch.Tensor,
+    lengths: torch.Tensor,
+    speeds: torch.Tensor,
+    spread: torch.Tensor,
 ) -> torch.Tensor:
     packed = nn.utils.rnn.pack_padded_sequence(
         prosody, lengths, batch_first=True, enforce_sorted=False
@@ -148,6 +170,7 @@ def _durations(
         predictor.lstm(packed)[0], batch_first=True, total_length=prosody.shape[1]
     )
     frames = torch.sigmoid(predictor.duration_proj(out)).sum(-1) / speeds[:, None]
+    frames = frames * torch.exp(spread[:, None] * torch.randn_like(frames))
     return frames.round().clamp(min=1).long()
 
 

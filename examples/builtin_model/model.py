@@ -38,6 +38,7 @@ def banded(
     attention_mask: Tensor | None,
     scaling: float,
     sliding_window: int,
+    dropout: float = 0.0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention over `sliding_window` keys, in blocks; (B, H, T, D) in, (B, T, H, D) out."""
@@ -47,7 +48,7 @@ def banded(
     batch, heads, length, dim = query.shape
     if length <= sliding_window:
         out = F.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
-        return out.transpose(1, 2).contiguous(), None
+        return F.dropout(out.transpose(1, 2).contiguous(), dropout), None
     blocks = -(-length // sliding_window)
     extra = blocks * sliding_window - length
     query = F.pad(query, (0, 0, 0, extra)).reshape(batch, heads * blocks, sliding_window, dim)
@@ -65,7 +66,7 @@ def banded(
         query, pairs(key), pairs(value), attn_mask=mask, scale=scaling
     )
     out = out.reshape(batch, heads, blocks * sliding_window, dim)[:, :, :length]
-    return out.transpose(1, 2).contiguous(), None
+    return F.dropout(out.transpose(1, 2).contiguous(), dropout), None
 
 
 AttentionInterface.register("banded", banded)
@@ -109,6 +110,18 @@ def config(shape: Shape) -> VoxtralRealtimeConfig:
         default_num_delay_tokens=6,
         tie_word_embeddings=True,
     )
+
+
+class DroppedSilu(nn.Module):
+    """SiLU, then dropout."""
+
+    def __init__(self, share: float) -> None:
+        super().__init__()
+        self.share = share
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape."""
+        return F.dropout(F.silu(x), self.share, self.training)
 
 
 class Trainee(nn.Module):
@@ -169,6 +182,13 @@ class Trainee(nn.Module):
         x = core.language_model.embed_tokens(tokens) + audio.float()
         out = core.language_model(inputs_embeds=x, t_cond=self.condition(delays), use_cache=False)
         return self.voxtral.lm_head(out.last_hidden_state)
+
+    def drop(self, share: float) -> None:
+        """Dropout before the last matrix of every attention and MLP, while training."""
+        core = self.voxtral.model
+        for layer in [*core.audio_tower.layers, *core.language_model.layers]:
+            layer.self_attn.attention_dropout = share
+            layer.mlp.act_fn = DroppedSilu(share)
 
     def compile_layers(self) -> None:
         """Compile each kind of layer once; all layers of a kind share the code."""

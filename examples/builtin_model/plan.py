@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Shard, targets
 
-SEGMENTS = 10
+SEGMENTS = 16
 # shard, start, onset, offset, length (samples), words with their ends
 Utterance = tuple[int, int, int, int, int, list[tuple[int, list[int]]]]
-SHARES = {"librispeech": 0.50, "lj": 0.27, "coffee": 0.17, "digits": 0.06}
+SHARES = {"librispeech": 0.52, "lj": 0.31, "coffee": 0.14, "digits": 0.03}
 FORMANT_SHARE = 0.12  # of the made speech, where there is any
 
 
@@ -77,12 +77,12 @@ class Planner:
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
             name = rng.choices(names, [SHARES[n] for n in names])[0]
-            return self.part(rng.choice(items[name]), 0.6)
+            return self.part(rng.choice(items[name]), 0.85)
         made = [n for n in items if n not in SHARES and n != "espeak"] or list(items)
         name = rng.choices(made, [len(items[n]) for n in made])[0]
         if "espeak" in items and rng.random() < FORMANT_SHARE:
             name = "espeak"
-        return self.part(rng.choice(items[name]), 0.15)
+        return self.part(rng.choice(items[name]), 0.25)
 
     def part(self, whole: Utterance, chance: float) -> Utterance:
         """With probability `chance` a random run of the words, so that no sentence is learnt."""
@@ -90,7 +90,7 @@ class Planner:
         if len(words) < 3 or self.rng.random() >= chance:
             return whole
         first = self.rng.randrange(len(words))
-        last = self.rng.randrange(first, len(words))
+        last = min(len(words) - 1, first + int(self.rng.expovariate(0.15)))
         cut = words[first - 1][0] if first else 0
         stop = words[last][0] if last < len(words) - 1 else length
         onset, offset = max(onset - cut, 0), min(offset, stop) - cut
@@ -102,11 +102,11 @@ class Planner:
     def pause(self) -> float:
         """Silence between sentences in seconds."""
         kind = self.rng.random()
-        if kind < 0.25:
+        if kind < 0.45:
             return self.rng.uniform(0.0, 0.15)
-        if kind < 0.75:
+        if kind < 0.80:
             return self.rng.expovariate(2.0)
-        return self.rng.uniform(0.3, 2.5) if kind < 0.93 else self.rng.uniform(2.0, 8.0)
+        return self.rng.uniform(0.3, 2.5) if kind < 0.94 else self.rng.uniform(2.0, 8.0)
 
     def clip(
         self, limit: int, real: float

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import random
 import time
 from pathlib import Path
@@ -26,6 +27,12 @@ from kokoro_weights import Export
 HELD_OUT = "af_kore af_sky am_eric am_puck bf_lily bm_daniel".split()
 LINES_PER_SHARD = 1_536
 MAX_SECONDS = 15.0
+NEAR = {  # what a phoneme letter may turn into; "-" is nothing
+    "ɪ": "iəɛ", "i": "ɪ", "ɛ": "ɪæ", "æ": "ɛɑ", "ʌ": "əɑ", "ə": "ɪʌɐ", "ɑ": "ɔʌæ", "ɔ": "ɑʊ",
+    "ʊ": "uə", "u": "ʊ", "ɜ": "ɛʌ", "A": "ɛe", "O": "ɔʊ", "I": "ɑ", "ð": "dz", "θ": "tf", "ŋ": "n",
+    "z": "s", "t": "ɾʔ-d", "ɾ": "td", "T": "td", "d": "-t", "h": "-", "v": "fw", "w": "v", "ɹ": "ɾ",
+    "ʤ": "ʒ", "ʒ": "ʤ", "b": "p", "ɡ": "k", "l": "w",
+}  # fmt: skip
 
 
 class Voices:
@@ -40,6 +47,8 @@ class Voices:
         ]
         self.english = {accent: [v for v in english if v[0] == accent] for accent in "ab"}
         self.foreign = [v for v in self.tables if v[0] not in "ab"]
+        self.all = english + self.foreign
+        self.centre = np.mean([self.tables[v] for v in self.all], 0)
 
     def draw(self, accent: str, length: int) -> np.ndarray:
         """(256,) style for a phoneme string of `length` letters: timbre, then prosody."""
@@ -54,18 +63,49 @@ class Voices:
         if kind < 0.15:
             return first
         second = english(rng.choice("ab"))
-        mixed = first + rng.uniform(0.2, 0.8) * (second - first)
-        if kind < 0.45:
+        beyond = rng.random() < 0.4
+        mixed = first + rng.uniform(*((-0.3, 1.3) if beyond else (0.2, 0.8))) * (second - first)
+        if kind < 0.35:
             return mixed
-        if kind < 0.70:  # the sound of one, the prosody of another
+        if kind < 0.50:  # the sound of one, the prosody of another
             return np.concatenate([second[:STYLE], mixed[STYLE:]])
         foreign = tables[rng.choice(self.foreign)][row]
+        if kind < 0.72:  # the sound of nobody: three voices, away from the mean of all
+            several = [tables[v][row][:STYLE] for v in rng.sample(self.all, 3)]
+            shares = np.array([rng.expovariate(1.0) for _ in several])
+            centre = self.centre[row][:STYLE]
+            sound = (shares[:, None] * (np.stack(several) - centre)).sum(0) / shares.sum()
+            sound = centre + rng.uniform(1.0, 1.7) * sound
+            return np.concatenate([sound, mixed[STYLE:]])
         if kind < 0.93:  # foreign in its sound alone
             weight = rng.uniform(0.4, 1.0)
             sound = weight * foreign + (1 - weight) * second
             return np.concatenate([sound[:STYLE], mixed[STYLE:]])
         weight = rng.uniform(0.45, 0.8)
         return weight * first + (1 - weight) * foreign
+
+
+def draw_manner(count: int, rng: random.Random) -> np.ndarray:
+    """(count, 3) float32: uneven rhythm, another pitch, flatter or livelier melody."""
+    rows = [
+        (rng.uniform(0.0, 0.45), math.exp(rng.gauss(0, 0.15)), rng.uniform(0.3, 1.7))
+        for _ in range(count)
+    ]
+    return np.array(rows, np.float32)
+
+
+def slur(phonemes: str, rng: random.Random) -> str:
+    """Now and then another vowel, a lost h, t or d, as people of many accents speak."""
+    rate = rng.choices((0.0, 0.03, 0.08), (0.5, 0.35, 0.15))[0]
+    words = []
+    for word in phonemes.split(" "):
+        out = ""
+        for letter in word:
+            if letter in NEAR and rng.random() < rate:
+                letter = rng.choice(NEAR[letter])
+            out += "" if letter == "-" else letter
+        words.append(out if any(c in KOKORO_PHONES for c in out) else word)
+    return " ".join(words)
 
 
 def read_lines(path: Path, split: str) -> list[tuple[str, str, str]]:
@@ -133,12 +173,17 @@ def speak(
     styles: np.ndarray,
     speeds: np.ndarray,
     device: str,
+    manner: np.ndarray | None = None,
 ) -> list[dict[str, Any]]:
-    """Clips (see common.build_shard) of one batch of lines."""
+    """Clips (see common.build_shard) of one batch of lines; `manner` as in kokoro_voice."""
     kept = [[c for c in line[1] if c in vocab] for line in lines]
     ids = [[vocab[c] for c in row] for row in kept]
     audio, durations = synthesise(
-        model, ids, torch.from_numpy(styles).to(device), torch.from_numpy(speeds).to(device)
+        model,
+        ids,
+        torch.from_numpy(styles).to(device),
+        torch.from_numpy(speeds).to(device),
+        None if manner is None else torch.from_numpy(manner).to(device),
     )
     audio = to_16k(audio.float()).cpu().numpy()
     durations = durations.cpu().numpy()
@@ -246,7 +291,9 @@ def main() -> None:
         for part in batches(chunk, args.batch, rng):
             styles = np.stack([voices.draw(line[0], len(line[1])) for line in part])
             speeds = np.array([rng.uniform(0.75, 1.35) for _ in part], np.float32)
-            clips += speak(model, vocab, part, styles.astype(np.float32), speeds, device)
+            part = [(accent, slur(phonemes, rng), words) for accent, phonemes, words in part]
+            manner = draw_manner(len(part), rng)
+            clips += speak(model, vocab, part, styles.astype(np.float32), speeds, device, manner)
             if time.time() - began > args.seconds:
                 break
         shard = build_shard(clips, "kokoro")

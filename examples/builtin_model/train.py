@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from augment import OFFSET, Bank, Roughen, bend_mel, mask_mel, to_device
+from augment import OFFSET, Bank, Roughen, bend_mel, mask_mel, to_device, warp_time
 from common import LEFT_PAD, N_SPECIAL, PAD, Bpe, Shape
 from evaluate import read_set, score
 from export import export
@@ -29,6 +29,7 @@ from model import Trainee, log_mel, mel_filters
 from optim import Average, optimisers
 from plan import Bucket, Plans
 from torch import Tensor
+from vocode import vocode
 
 NEW_HEAD_STEPS = 150  # exported weights hold no phone head: a warm start has to learn one
 
@@ -77,7 +78,7 @@ class Schedule:
 
     def real(self, u: float) -> float:
         """Share of recordings of people."""
-        return ramp(u, 0.4, 0.9, 0.20, 0.35) if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
+        return ramp(u, 0.3, 0.8, 0.25, 0.35) if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
 
 
 def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -> Tensor:
@@ -165,6 +166,7 @@ class Run:
         self.model = Trainee(self.shape).to(device)
         self.judge = Trainee(self.shape).to(device).eval()
         self.model.attention("banded")
+        self.model.drop(args.dropout)
         self.judge.attention("sdpa")
         self.elapsed, self.step = 0.0, 0
         if args.start_from is not None:
@@ -263,6 +265,10 @@ def main() -> None:
     parser.add_argument("--shape", default="{}", help="JSON of common.Shape fields")
     parser.add_argument("--eval-limit", type=int, default=100)
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
+    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument(
+        "--vocoded", type=float, default=0.25, help="share of clips that a vocoder speaks again"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -320,8 +326,11 @@ def train(
         with torch.no_grad():
             wave, labels = bank.cut(plan["segments"], plan["tokens"].shape[1] * 1_280)
             strength = schedule.strength(u) * random.random() ** 0.5
+            if remade := round(run.args.vocoded * len(wave)):
+                wave[:remade] = vocode(wave[:remade], labels[:remade], gen)
             wave = roughen(wave, plan["samples"], plan["voiced"], strength)
-            mel = bend_mel(log_mel(wave, run.filters), strength, gen)
+            mel = warp_time(log_mel(wave, run.filters), strength, gen)
+            mel = bend_mel(mel, strength, gen)
             mel = mask_mel(mel, strength, gen)
             tokens = forget(plan["tokens"], plan["delays"], schedule.forget(u), gen)
         with torch.autocast(device, torch.bfloat16):
