@@ -215,10 +215,13 @@ class RingKVCache:
         self.offsets = [o - n * self.capacity for o, n in zip(self.offsets, laps, strict=True)]
 
     def _next_capacity(self, n: int) -> int:
-        """Slots to hold ``n`` positions: doubled until they do or the ring is complete."""
+        """Slots to hold ``n`` positions: doubled until they do; complete once they hold a window.
+
+        So the largest copy is one from half a ring, not from nearly a whole one.
+        """
         capacity = self.capacity
         while capacity < min(n, self.full_capacity):
-            capacity = min(2 * capacity, self.full_capacity)
+            capacity = 2 * capacity if 2 * capacity < self.window else self.full_capacity
         return capacity
 
     def _grow(self, n: int) -> None:
