@@ -38,6 +38,10 @@ CUDA_ROWS = 8
 """MLX's packed product of 4 rows takes twice the time of 8 on an H200 (``benchmarks/results.md``);
 2 to 7 rows are made 8."""
 
+PASS_POSITIONS = 512
+"""Positions of a pass on a GPU, all rows together: prompts of many rows take several passes. What
+a pass leaves behind until the GPU is done grows with it."""
+
 BLOCK = 32
 """Positions whose embeddings rows that go on together bring into one array."""
 
@@ -204,8 +208,11 @@ class BatchDecoder:
             return []
         width = self._width(list(rows.values()))
         work = []
+        most = self._max_step
+        if replays():
+            most = min(most, max(MAX_AHEAD + 1, PASS_POSITIONS // self._slots.size))
         for key, row in rows.items():
-            tokens = row.plan(width, self._max_step, max_tokens)
+            tokens = row.plan(width, most, max_tokens)
             first = min(len(row.known), len(tokens)) - 1
             work.append(_Work(self._slots[key], key, row, tokens, first))
         return work
