@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from voxmlx.cache.quantized import make_store
+from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import TURNED_SLOTS, rotate
 from voxmlx.config import KVCacheConfig
 
@@ -58,3 +59,44 @@ def test_turning_holds_no_copy_of_a_layer():
 
     assert mx.get_peak_memory() - before < layer / 4
     assert np.isfinite(float(store.buffers["keys"][1].sum()))
+
+
+def peak_of(call):
+    mx.reset_peak_memory()
+    before = mx.get_active_memory()
+    call()
+    return mx.get_peak_memory() - before
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.bfloat16])
+@pytest.mark.parametrize("offsets", [[8200], [8195], [9000, 20]])
+def test_a_step_holds_no_copy_of_a_ring(dtype, offsets):
+    """Neither where rows write one run of slots, nor where they wrap round or differ."""
+    cache = RingKVCache(make_store(1, H, K, dtype, None), 8192, 8, len(offsets))
+    cache.reserve(8200)
+    cache.offsets = offsets
+    mx.random.seed(0)
+    new = mx.random.normal((len(offsets), H, 8, K)).astype(dtype)
+    mx.eval(new, cache.store.buffers)
+
+    def step():
+        index = cache.prepare(8)
+        mx.eval(cache.attend(0, new, new, new, index, 0.1))
+        cache.advance(8)
+
+    scores = len(offsets) * H * 8 * 8200 * 4
+    assert peak_of(step) < cache.nbytes / 8 + 3 * scores
+    assert float(mx.abs(cache.store.buffers["values"][0].astype(mx.float32)).sum()) > 0
+
+
+def test_a_ring_is_completed_from_half_of_it():
+    cache = RingKVCache(make_store(2, H, K, mx.float32, None), 1000, 8)
+    sizes = []
+    for n in range(1, 1100, 50):
+        cache.reserve(n)
+        sizes.append(cache.capacity)
+
+    assert sorted(set(sizes)) == [256, 512, 1008]
+    cache = RingKVCache(make_store(2, H, K, mx.float32, None), 1000, 8)
+    cache.reserve(512)
+    assert peak_of(lambda: cache.reserve(1008)) < 0.63 * cache.nbytes

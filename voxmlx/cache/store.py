@@ -105,9 +105,7 @@ class KVStore:
         """Add empty slots at the end; evaluated array by array, to hold one copy."""
         for layers in self.buffers.values():
             for i, x in enumerate(layers):
-                B, H, _, width = x.shape
-                more = mx.zeros((B, H, n_more, width), x.dtype)
-                layers[i] = mx.concatenate([x, more], axis=2)
+                layers[i] = mx.pad(x, [(0, 0), (0, 0), (0, n_more), (0, 0)])
                 del x
                 settle(layers[i])
 
