@@ -13,6 +13,7 @@ import json
 import re
 import shutil
 import sys
+from itertools import pairwise
 from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
@@ -86,7 +87,9 @@ def decoder() -> Any:
         from hibari.g2p import G2P
         from pocketsphinx import Decoder
 
-        _STATE["decoder"] = Decoder(samprate=16_000, loglevel="FATAL")
+        _STATE["decoder"] = Decoder(
+            samprate=16_000, loglevel="FATAL", beam=1e-64, pbeam=1e-64, wbeam=1e-64
+        )
         _STATE["g2p"] = G2P()
     return _STATE["decoder"]
 
@@ -98,53 +101,75 @@ def pronounce(word: str) -> str:
 
 
 def align(job: dict[str, Any], speech: Path) -> dict[str, Any] | None:
-    """The job with words [(end sample, word)], phones [(id, first, end in 10 ms)], limits."""
+    """The job with words [(end sample, word)], phones [(id, first, end in 10 ms)], limits.
+
+    Where the search for phones finds no path, with silence added at both ends either, each word's
+    phones of the dictionary share its time evenly.
+    """
     wave = read(speech / job["file"])
-    pcm = (
-        (np.clip(wave / max(1e-3, float(np.abs(wave).max())) * 0.8, -1, 1) * 32767)
-        .astype("<i2")
-        .tobytes()
-    )
-    ps = decoder()
-    try:
-        for word in job["text"].split():
-            if ps.lookup_word(word) is None:
-                ps.add_word(word, pronounce(word), True)
-        ps.set_align_text(job["text"])
-        ps.start_utt()
-        ps.process_raw(pcm, no_search=False, full_utt=True)
-        ps.end_utt()
-        ps.set_alignment()
-        ps.start_utt()
-        ps.process_raw(pcm, no_search=False, full_utt=True)
-        ps.end_utt()
-        alignment = ps.get_alignment()
-        words, phones = [], []
-        for word in alignment:
-            name = re.sub(r"\(\d+\)$", "", word.name)
-            if not name.startswith("<") and not name.startswith("["):
-                words.append((int((word.start + word.duration) * 160), name))
-            for phone in word:
-                phones.append(
-                    (
-                        PHONE_ID.get(phone.name, 0),
-                        int(phone.start),
-                        int(phone.start + phone.duration),
-                    )
-                )
-    except Exception:  # PocketSphinx raises RuntimeError when no path fits
+    wave = wave / max(1e-3, float(np.abs(wave).max())) * 0.8
+    frames = len(wave) // 160
+    for margin in (0, 30):  # 10 ms frames
+        words, phones = search(job["text"], wave, margin)
+        if " ".join(w for w, _, _ in words) != job["text"]:
+            return None
+        if phones:
+            break
+    for word, start, stop in [] if phones else words:
+        names = _STATE["decoder"].lookup_word(word).split()
+        cuts = np.linspace(start, stop, len(names) + 1).astype(int).tolist()
+        phones += [
+            (PHONE_ID.get(name, 0), *span) for name, span in zip(names, pairwise(cuts), strict=True)
+        ]
+
+    def inside(frame: int) -> int:
+        return min(max(frame - margin, 0), frames)
+
+    phones = [(phone, inside(a), inside(b)) for phone, a, b in phones]
+    speech_phones = [p for p in phones if p[0] and p[2] > p[1]]
+    if not speech_phones:
         return None
-    if " ".join(w for _, w in words) != job["text"]:
-        return None
-    speech_phones = [p for p in phones if p[0]]
     return {
         **job,
-        "words": words,
+        "words": [(inside(stop) * 160, word) for word, _, stop in words],
         "phones": phones,
         "length": len(wave),
         "onset": speech_phones[0][1] * 160,
         "offset": speech_phones[-1][2] * 160,
     }
+
+
+def search(
+    text: str, wave: np.ndarray, margin: int
+) -> tuple[list[tuple[str, int, int]], list[tuple[int, int, int]]]:
+    """Words and phone ids with their first and end frames; none of what is not found."""
+    quiet = np.random.default_rng(margin).standard_normal(len(wave) + 2 * margin * 160) * 3e-4
+    pcm = (np.clip(np.pad(wave, margin * 160) + quiet, -1, 1) * 32767).astype("<i2").tobytes()
+    ps = decoder()
+    words, phones = [], []
+    try:  # PocketSphinx raises RuntimeError when no path fits
+        for word in text.split():
+            if ps.lookup_word(word) is None:
+                ps.add_word(word, pronounce(word), True)
+        ps.set_align_text(text)
+        ps.start_utt()
+        ps.process_raw(pcm, no_search=False, full_utt=True)
+        ps.end_utt()
+        for found in ps.seg() or []:
+            name = re.sub(r"\(\d+\)$", "", found.word)
+            if name[0] not in "<[":
+                words.append((name, int(found.start_frame), int(found.end_frame) + 1))
+        ps.set_alignment()
+        ps.start_utt()
+        ps.process_raw(pcm, no_search=False, full_utt=True)
+        ps.end_utt()
+        for word in ps.get_alignment():
+            for phone in word:
+                stop = int(phone.start + phone.duration)
+                phones.append((PHONE_ID.get(phone.name, 0), int(phone.start), stop))
+    except RuntimeError:
+        return words, []
+    return words, phones
 
 
 def run(args: tuple[dict[str, Any], Path]) -> dict[str, Any] | None:
