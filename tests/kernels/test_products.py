@@ -18,21 +18,11 @@ def packed(n_out: int, width: int, dtype: mx.Dtype, group_size: int) -> list[mx.
 
 
 def test_only_on_cuda():
-    weight, scales, _ = packed(16, 256, mx.bfloat16, 64)
+    matrix = tuple(packed(16, 256, mx.bfloat16, 64))
 
-    assert weight.shape == (16, 32)
-    suits = products.suits(mx.zeros((1, 256), mx.bfloat16), scales, 4, 64, "affine")
-    assert suits == on_cuda()
-
-
-@cuda
-@pytest.mark.parametrize(
-    "form", [(3, 64, "affine"), (4, 16, "affine"), (4, 64, "nvfp4"), (4, 256, "affine")]
-)
-def test_forms_left_to_mlx(form):
-    x = mx.zeros((1, 256), mx.bfloat16)
-
-    assert not products.suits(x, x, *form)
+    assert products.suits(mx.zeros((1, 256), mx.bfloat16), matrix, 64) == on_cuda()
+    assert not products.suits(mx.zeros((1, 256)), matrix, 64)
+    assert not products.suits(mx.zeros((products.MAX_ROWS + 1, 256), mx.bfloat16), matrix, 64)
 
 
 @cuda
@@ -54,7 +44,7 @@ def test_packed_product(dtype, group_size, shape, n):
     weight = mx.dequantize(*arrays, group_size=group_size, bits=4).astype(mx.float32)
     expected = (x.astype(mx.float32) @ weight.T).astype(mx.float32)
 
-    got = products.multiply_packed(x, *arrays, group_size).astype(mx.float32)
+    got = products.multiply_packed(x, tuple(arrays), group_size).astype(mx.float32)
 
     size = mx.sqrt(mx.sum(mx.square(expected)))
     error = (mx.sqrt(mx.sum(mx.square(got - expected))) / size).item()
@@ -70,7 +60,26 @@ def test_gated_product(n):
     y = x.astype(mx.float32) @ weight.T
     expected = nn.silu(y[:, :96]) * y[:, 96:]
 
-    got = products.multiply_packed(x, *arrays, 64, gated=True).astype(mx.float32)
+    got = products.multiply_packed(x, tuple(arrays), 64, gated=True).astype(mx.float32)
 
     error = mx.sqrt(mx.sum(mx.square(got - expected)) / mx.sum(mx.square(expected))).item()
     assert got.shape == (n, 96) and error < 1e-2
+
+
+@cuda
+@pytest.mark.parametrize("n, each, gated", [(1, False, False), (8, True, True), (3, False, True)])
+def test_norm_and_sum_in_the_product(n, each, gated):
+    arrays = packed(192, 512, mx.bfloat16, 64)
+    keys = [mx.random.key(i) for i in range(3)]
+    x = mx.random.normal((n, 512), key=keys[0]).astype(mx.bfloat16)
+    norm = mx.random.normal((n, 512) if each else (512,), key=keys[1]).astype(mx.bfloat16)
+    add = mx.random.normal((n, 96 if gated else 192), key=keys[2]).astype(mx.bfloat16)
+    normed = (mx.fast.rms_norm(x, None, 1e-5) * norm).astype(mx.float32)
+    y = normed @ mx.dequantize(*arrays, group_size=64, bits=4).astype(mx.float32).T
+    y = nn.silu(y[:, :96]) * y[:, 96:] if gated else y
+    expected = y + add
+
+    got = products.multiply_packed(x, tuple(arrays), 64, gated, (norm, 1e-5), add)
+
+    error = mx.sqrt(mx.sum(mx.square(got - expected)) / mx.sum(mx.square(expected))).item()
+    assert error < 2e-2

@@ -15,55 +15,77 @@ from voxmlx.kernels.launch import on_cuda, run
 MAX_ROWS = 64
 """Most rows for which this product is used."""
 
+NORM_ROWS = 8
+"""Most rows whose norm a product takes on: each of its blocks computes it."""
+
+Packed = tuple[mx.array, mx.array, mx.array]
+"""A matrix ``(N, K / 8)`` uint32, the first weight in the lowest bits, and scales and biases,
+``(N, K / group_size)`` each."""
+
 CHUNK = 256
 """Weights that a warp takes at a time."""
 
 
-def suits(x: mx.array, scales: mx.array, bits: int, group_size: int, mode: str) -> bool:
+def suits(x: mx.array, packed: Packed, group_size: int) -> bool:
     """Whether :func:`multiply_packed` can and should multiply ``x``, ``(n, K)``."""
+    return x.shape[0] <= MAX_ROWS and fits(x.dtype, packed, group_size)
+
+
+def fits(dtype: mx.Dtype, packed: Packed, group_size: int) -> bool:
+    """Whether :func:`multiply_packed` can multiply by a matrix at all."""
+    matrix, scales, _ = packed
     return (
         on_cuda()
-        and x.shape[0] <= MAX_ROWS
-        and bits == 4
-        and mode == "affine"
         and group_size in (32, 64, 128)
-        and x.dtype in (mx.bfloat16, mx.float16)
-        and x.dtype == scales.dtype
-        and x.shape[1] % CHUNK == 0
+        and dtype in (mx.bfloat16, mx.float16)
+        and dtype == scales.dtype
+        and matrix.shape[1] * 8 % CHUNK == 0
     )
 
 
 def multiply_packed(
     x: mx.array,
-    packed: mx.array,
-    scales: mx.array,
-    biases: mx.array,
+    packed: Packed,
     group_size: int,
     gated: bool = False,
+    norm: tuple[mx.array, float] | None = None,
+    add: mx.array | None = None,
 ) -> mx.array:
     """Rows times a packed matrix, ``(n, K) -> (n, N)``.
 
     Args:
         x: ``(n, K)``, 16-bit floats.
-        packed: ``(N, K / 8)`` uint32, the first weight in the lowest bits.
-        scales: ``(N, K / group_size)``.
-        biases: ``(N, K / group_size)``.
+        packed: The matrix ``(N, K)``, its scales and biases.
         group_size: Weights that share a scale.
         gated: Whether to give ``silu(gate) * up`` of the halves of each row, ``(n, N / 2)``; N is
             then a multiple of 32.
+        norm: Weights and epsilon of the RMS norm that the rows go through before, ``(K,)`` or
+            ``(n, K)``; for at most NORM_ROWS rows.
+        add: What is added to the product, ``(n, N)``.
     """
     n, width = x.shape
-    n_out = packed.shape[0] // (2 if gated else 1)
+    n_out = packed[0].shape[0] // (2 if gated else 1)
     row_tiles = next(tiles for tiles in (1, 2, 4, 8) if n <= 8 * tiles or tiles == 8)
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
     warps = _warps(width // CHUNK, {1: 12, 2: 8, 4: 6, 8: 4}[row_tiles])
+    inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
+    constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
+    constants |= {"GATED": int(gated)}
+    name = "multiply_packed"
+    if norm is not None:
+        inputs["norm"] = norm[0]
+        constants["EACH"] = int(norm[0].ndim == 2)
+        name = f"norm_{name}"
+    if add is not None:
+        inputs["add"] = add
+        name = f"{name}_add"
     (y,) = run(
-        "multiply_packed",
-        (cuda.HEADER, cuda.MULTIPLY_PACKED),
-        {"x": x, "packed": packed, "scales": scales, "biases": biases},
+        name,
+        (cuda.HEADER, cuda.product(None if norm is None else norm[1], add is not None)),
+        inputs,
         {"y": ((n, n_out), x.dtype)},
-        {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps, "GATED": int(gated)},
+        constants,
         (-(-n_out // written), -(-n // (8 * row_tiles)), 1),
         32 * warps,
         x.dtype,

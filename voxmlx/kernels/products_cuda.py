@@ -65,6 +65,21 @@ __device__ inline float rounded(float x) {
   return static_cast<float>(static_cast<T>(x));
 }
 
+template <typename T>
+__device__ inline float half_of(unsigned pair, int i) {
+  return static_cast<float>(reinterpret_cast<const T*>(&pair)[i]);
+}
+
+// Eight numbers times a factor times a weight each.
+template <typename T>
+__device__ inline uint4 scaled(uint4 x, uint4 weight, float factor) {
+  const auto both = [&](unsigned x, unsigned w) {
+    return two<T>(
+        half_of<T>(x, 0) * factor * half_of<T>(w, 0), half_of<T>(x, 1) * factor * half_of<T>(w, 1));
+  };
+  return {both(x.x, weight.x), both(x.y, weight.y), both(x.z, weight.z), both(x.w, weight.w)};
+}
+
 template <int n>
 struct alignas(2 * n) Shorts {
   unsigned short x[n];
@@ -110,6 +125,7 @@ MULTIPLY_PACKED = r"""
         bias[f][h] = *reinterpret_cast<const Shorts<GROUPS>*>(biases + group);
       }
     }
+SQUARES
 #pragma unroll
     for (int j = 0; j < 4; j++) {
       unsigned w[FT][2][8];
@@ -139,7 +155,7 @@ MULTIPLY_PACKED = r"""
         unsigned v[8];
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const uint4 y = from[i];
+          const uint4 y = TAKEN;
           v[4 * i] = __byte_perm(y.x, y.z, 0x5410);
           v[4 * i + 1] = __byte_perm(y.x, y.z, 0x7632);
           v[4 * i + 2] = __byte_perm(y.y, y.w, 0x5410);
@@ -181,7 +197,49 @@ MULTIPLY_PACKED = r"""
         const float gate = rounded<T>(sum);
         sum = gate / (1.0f + expf(-gate)) * rounded<T>(other);
       }
-      y[static_cast<long>(row) * n_out + first + out] = static_cast<T>(sum);
+      const long at_y = static_cast<long>(row) * n_out + first + out;
+      y[at_y] = static_cast<T>(ADDED);
     }
   }
 """
+
+SQUARES = r"""
+    // The weights of the first chunk are on their way; meanwhile the mean squares of all rows.
+    if (start == warp * CHUNK) {
+      for (int r = 0; r < min(M, n_rows - first_row); r++) {
+        float square = 0;
+        for (int k = start + 8 * lane; k < K; k += WARPS * CHUNK) {
+          const long from = static_cast<long>(first_row + r) * K + k;
+          const uint4 y = *reinterpret_cast<const uint4*>(x + from);
+          const unsigned pairs[4] = {y.x, y.y, y.z, y.w};
+#pragma unroll
+          for (int i = 0; i < 8; i++) {
+            const float v = half_of<T>(pairs[i / 2], i % 2);
+            square += v * v;
+          }
+        }
+        for (int o = 16; o > 0; o /= 2) square += __shfl_xor_sync(0xffffffffu, square, o);
+        if (lane == 0) squares[warp][r] = square;
+      }
+      __syncthreads();
+      float all = 0;
+      for (int i = 0; i < WARPS; i++) all += squares[i][min(g, n_rows - first_row - 1)];
+      factor = rsqrtf(all / K + EPS);
+    }"""
+
+
+def product(eps: float | None, added: bool) -> str:
+    """The product's text; with ``eps`` of the norm of its rows, with another array added to it."""
+    text = MULTIPLY_PACKED.replace("ADDED", "rounded<T>(sum) + other_y" if added else "sum")
+    if added:
+        text = text.replace(
+            "      y[at_y] =",
+            "      const float other_y = static_cast<float>(add[at_y]);\n      y[at_y] =",
+        )
+    if eps is None:
+        return text.replace("SQUARES", "").replace("TAKEN", "from[i]")
+    shared = "  __shared__ float squares[WARPS][M];\n  float factor = 0;\n"
+    text = text.replace("  float acc[FT]", shared + "  float acc[FT]", 1)
+    weights = "reinterpret_cast<const uint4*>(norm + EACH * row * K + start + 64 * j + 16 * t)[i]"
+    text = text.replace("TAKEN", f"scaled<T>(from[i], {weights}, factor)")
+    return text.replace("SQUARES", SQUARES.replace("EPS", f"{eps!r}f"))

@@ -17,9 +17,10 @@ from voxmlx.cache.quantized import make_store
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import DecoderConfig, KVCacheConfig
+from voxmlx.kernels import products
 from voxmlx.kernels.decode import add_norm
 from voxmlx.kernels.launch import on_cuda
-from voxmlx.models.fuse import HOST, UNPACKED, packed_product
+from voxmlx.models.fuse import HOST, UNPACKED, multiply_added, packed_form, packed_product
 from voxmlx.models.layers import Attention, SwiGLU
 
 TIME_EMBEDDING_BASE = 10000.0
@@ -91,6 +92,37 @@ class DecoderLayer(nn.Module):
         weight = self.ffn_norm.weight if ffn_weight is None else ffn_weight
         x, normed = add_norm(x, y, weight, self.ffn_norm.eps)
         return add_norm(x, self.mlp(normed), next_norm.weight, next_norm.eps)
+
+    def fused(self, dtype: mx.Dtype) -> bool:
+        """Whether :meth:`few_rows` can be used."""
+        forms = [self.attention.packed, self.mlp.packed]
+        forms += [packed_form(x, x) for x in (self.attention.o_proj, self.mlp.down_proj)]
+        return all(form is not None and products.fits(dtype, *form) for form in forms)
+
+    def few_rows(
+        self,
+        x: mx.array,
+        cache: RingKVCache,
+        layer: int,
+        index: RingIndex,
+        ffn_weight: mx.array | None,
+    ) -> mx.array:
+        """The layer with its norms and sums inside its products: fewer operations.
+
+        Args:
+            x: ``(n, D)`` rows, at most NORM_ROWS.
+            cache: Keys and values so far.
+            layer: Index of this layer.
+            index: Slots of the step, in place.
+            ffn_weight: As in :meth:`__call__`.
+        """
+        norm, ffn_norm = self.attention_norm, self.ffn_norm
+        y = self.attention.attend_normed(x, (norm.weight, norm.eps), cache, layer, index)
+        x = multiply_added(self.attention.o_proj, y, x)
+        weight = ffn_norm.weight if ffn_weight is None else ffn_weight
+        return multiply_added(
+            self.mlp.down_proj, self.mlp.gate_normed(x, (weight, ffn_norm.eps)), x
+        )
 
 
 class Decoder(nn.Module):
@@ -175,11 +207,18 @@ class Decoder(nn.Module):
         if conditioning is not None:
             weights = list(conditioning)
         norms = [*(layer.attention_norm for layer in self.layers), self.norm]
-        normed = norms[0](x)
+        few = B * T <= products.NORM_ROWS and index.in_place
+        few = few and all(layer.fused(x.dtype) for layer in self.layers)
+        normed = x if few else norms[0](x)
         for i, (layer, weight) in enumerate(zip(self.layers, weights, strict=True)):
             if weight is not None and weight.ndim == 2 and T > 1:
                 weight = mx.repeat(weight, T, axis=0)
-            x, normed = layer(x, normed, cache, i, index, weight, norms[i + 1])
+            if few:
+                x = layer.few_rows(x, cache, i, index, weight)
+            else:
+                x, normed = layer(x, normed, cache, i, index, weight, norms[i + 1])
+        if few:
+            normed = norms[-1](x)
         cache.advance(T)
         return normed.reshape(B, T, D)
 

@@ -25,6 +25,9 @@ UNPACKED = "_unpacked"
 HOST = "_host"
 """Name of what multiplies by a layer's weights on the host (:mod:`voxmlx.kernels.host`)."""
 
+PackedForm = tuple[products.Packed, int]
+"""A packed matrix with its scales and biases, and the weights that share a scale."""
+
 MAX_UNPACKED = 100_000_000
 """Most weights of a model whose packed matrices are also kept unpacked, for CPUs."""
 
@@ -62,16 +65,41 @@ class JoinedLinear:
             return x @ arrays["weight"].T
         return mx.addmm(self._bias, x, arrays["weight"].T)
 
+    @property
+    def packed(self) -> PackedForm | None:
+        """See :func:`packed_form`."""
+        return packed_form(self.layers[0], self._arrays) if self._bias is None else None
+
+    def normed(self, x: mx.array, norm: tuple[mx.array, float], gated: bool = False) -> mx.array:
+        """The product, gated or not, of the rows' RMS norm of these weights and epsilon."""
+        form = self.packed
+        if form is None:
+            raise TypeError(f"expected packed weights without a bias, got {self.layers!r}")
+        return products.multiply_packed(x, *form, gated=gated, norm=norm)
+
     def gated(self, x: mx.array) -> mx.array:
         """``silu(gate) * up`` of the halves of each row, ``(n, D) -> (n, half the width)``."""
-        arrays, first = self._arrays, self.layers[0]
-        plain = type(first) is nn.QuantizedLinear and self._bias is None and self.host is None
-        if plain and "biases" in arrays and len(arrays["weight"]) % 32 == 0:
-            weight, scales, biases = arrays["weight"], arrays["scales"], arrays["biases"]
-            if products.suits(x, scales, first.bits, first.group_size, first.mode):
-                group_size = first.group_size
-                return products.multiply_packed(x, weight, scales, biases, group_size, gated=True)
+        form = self.packed
+        if form is not None and len(form[0][0]) % 32 == 0 and products.suits(x, *form):
+            return products.multiply_packed(x, *form, gated=True)
         return gated(self(x))
+
+
+def packed_form(layer: nn.Module, arrays: Mapping[str, mx.array]) -> PackedForm | None:
+    """What :mod:`voxmlx.kernels.products` multiplies by, of a layer without a bias."""
+    if type(layer) not in (nn.QuantizedLinear, nn.QuantizedEmbedding) or "biases" not in arrays:
+        return None
+    if layer.bits != 4 or layer.mode != "affine" or HOST in layer:
+        return None
+    return (arrays["weight"], arrays["scales"], arrays["biases"]), layer.group_size
+
+
+def multiply_added(layer: nn.Module, x: mx.array, add: mx.array) -> mx.array:
+    """The product by a layer that has a :func:`packed_form`, plus ``add``."""
+    form = packed_form(layer, layer)
+    if form is None:
+        raise TypeError(f"expected packed weights without a bias, got {layer!r}")
+    return products.multiply_packed(x, *form, add=add)
 
 
 def linear(layer: nn.Module, x: mx.array) -> mx.array:
@@ -117,13 +145,14 @@ def host_product(
 
 def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Module) -> mx.array:
     """Rows times a packed matrix; many rows at once are worth unpacking it first."""
-    weight, scales = arrays["weight"], arrays["scales"]
-    if products.suits(x, scales, setting.bits, setting.group_size, setting.mode):
-        return products.multiply_packed(x, weight, scales, arrays["biases"], setting.group_size)
+    packed = packed_form(setting, arrays)
+    if packed is not None and products.suits(x, *packed):
+        return products.multiply_packed(x, *packed)
     if x.shape[0] >= unpack_from(x.dtype):
         return x @ unpack(arrays, setting, x.dtype).T
     form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
-    return mx.quantized_matmul(x, weight, scales, arrays.get("biases"), transpose=True, **form)
+    weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
+    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
 
 
 def unpack(

@@ -15,7 +15,7 @@ import mlx.nn as nn
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.kernels.host import convolve
-from voxmlx.models.fuse import HOST, JoinedLinear, can_join, linear
+from voxmlx.models.fuse import HOST, JoinedLinear, PackedForm, can_join, linear
 
 
 class CausalConv1d(nn.Conv1d):
@@ -154,6 +154,25 @@ class Attention(nn.Module):
         out = cache.attend(layer, q, k, v, index, self.scale)
         return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1))
 
+    def attend_normed(
+        self,
+        x: mx.array,
+        norm: tuple[mx.array, float],
+        cache: RingKVCache,
+        layer: int,
+        index: RingIndex,
+    ) -> mx.array:
+        """Attend from the RMS norm of few rows, where :attr:`packed` is; ``o_proj`` is left out."""
+        if self._qkv is None:
+            raise TypeError("expected joined projections")
+        qkv = self._qkv.normed(x, norm)
+        return cache.attend_joined(layer, qkv, index, self.n_heads, self.rope_theta)
+
+    @property
+    def packed(self) -> PackedForm | None:
+        """What the joined projections multiply by, if that is packed."""
+        return None if self._qkv is None else self._qkv.packed
+
     @property
     def joined(self) -> bool:
         """Whether q, k and v are one product."""
@@ -200,6 +219,17 @@ class SwiGLU(nn.Module):
             gate, up = linear(self.gate_proj, x), linear(self.up_proj, x)
             return linear(self.down_proj, nn.silu(gate) * up)
         return linear(self.down_proj, self._gate_up.gated(x))
+
+    def gate_normed(self, x: mx.array, norm: tuple[mx.array, float]) -> mx.array:
+        """The gated inner rows of the RMS norm of few rows, where :attr:`packed` is."""
+        if self._gate_up is None:
+            raise TypeError("expected joined projections")
+        return self._gate_up.normed(x, norm, gated=True)
+
+    @property
+    def packed(self) -> PackedForm | None:
+        """What the joined projections multiply by, if that is packed."""
+        return None if self._gate_up is None else self._gate_up.packed
 
     def fuse(self) -> list[nn.Module]:
         """Compute gate and up as one product from now on; returns the layers this could join."""
