@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import mlx.core as mx
+import mlx.nn as nn
 import pytest
 
-from voxmlx.kernels.host import HostMatrix, attend, convolve, on_host
+from voxmlx.cache.ring import RingKVCache
+from voxmlx.cache.store import KVStore
+from voxmlx.kernels.host import HostMatrix, attend, convolve, gated, on_host
 from voxmlx.models.fuse import columns_first, prepare_for_inference
-from voxmlx.models.layers import CausalConv1d
+from voxmlx.models.layers import Attention, CausalConv1d
 from voxmlx.models.random_model import TINY, random_model
 
 needs_host = pytest.mark.skipif(not on_host(mx.float32), reason="this device needs no NumPy")
@@ -75,3 +78,36 @@ def test_a_prepared_model_multiplies_by_numpy(bits):
     assert model.decoder.layers[0].attention.by_host
     assert len(model.encoder.parameters()) == n_parameters
     assert mx.allclose(model.embed_audio(mel), expected, atol=2e-4)
+
+
+@needs_host
+@pytest.mark.parametrize("n_new", [1, 2, 8, 16])
+def test_joined_attention_writes_and_reads_rings_as_mlx_does(n_new):
+    """Rows of different age, a ring that wraps round, two queries a key."""
+    attention = Attention(32, 4, 2, 16, 1e4)
+    plain, joined = (RingKVCache(KVStore(1, 2, 16, mx.float32), 20, 16, 3, 1e4) for _ in "ab")
+    for cache in (plain, joined):
+        cache.reserve(36)
+        cache.offsets = [0, 17, 70]
+    joined.store.by_host = True
+    for step in range(3):
+        qkv = mx.random.normal((3 * n_new, 8 * 16), key=mx.random.key(step))
+        heads = qkv.reshape(3, n_new, 8, 16).transpose(0, 2, 1, 3)
+        index, by_host = plain.prepare(n_new), joined.prepare(n_new)
+        qk = attention._rotate(heads[:, :6], index.offset)
+        expected = plain.attend(0, qk[:, :4], qk[:, 4:], heads[:, 6:], index, 0.25)
+        found = joined.attend_joined(0, qkv, by_host, 4, 1e4)
+        plain.advance([n_new, 1, n_new])
+        joined.advance([n_new, 1, n_new])
+
+        assert by_host.in_place and not index.in_place
+        expected = expected.transpose(0, 2, 1, 3).reshape(3 * n_new, -1)
+        assert mx.allclose(found, expected, atol=2e-5)
+    for name, rings in joined.store.buffers.items():
+        assert mx.allclose(rings[0], plain.store.buffers[name][0], atol=2e-5)
+
+
+def test_gate():
+    y = mx.random.normal((5, 12), key=mx.random.key(0)) * 40
+
+    assert mx.allclose(gated(y), nn.silu(y[:, :6]) * y[:, 6:], atol=1e-4)

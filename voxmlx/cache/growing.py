@@ -51,7 +51,7 @@ class GrowingKVCache(RingKVCache):
 
     def prepare(self, n_new: int) -> RingIndex:
         """Slots and mask of the next ``n_new`` positions; see the base class."""
-        index = super().prepare(n_new)
+        index = replace(super().prepare(n_new), in_place=False)
         return replace(index, start=self.offsets[0]) if index.contiguous else index
 
     def attend(

@@ -120,7 +120,7 @@ class RingKVCache:
         Raises:
             ValueError: If ``n_new`` is over ``max_step``.
         """
-        place = self.place(n_new)
+        place = replace(self.place(n_new), in_place=self.store.writes_by_host)
         return ring_index(mx.array(self.offsets, dtype=mx.int32), place)
 
     def place(self, n_new: int) -> RingPlace:

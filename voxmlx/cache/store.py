@@ -17,6 +17,7 @@ from voxmlx.cache.attention import attend_causal
 from voxmlx.kernels import ring_attention
 from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
 from voxmlx.kernels.host import attend as attend_by_host
+from voxmlx.kernels.host import attend_joined as attend_joined_by_host
 
 HOST_STEPS = 4
 """Positions of a step from which attention on the host pays."""
@@ -110,11 +111,13 @@ class KVStore:
                 settle(layers[i])
 
     def take_rows(self, rows: Sequence[int]) -> None:
-        """Keep and order rows: the new row ``i`` is the old row ``rows[i]``."""
+        """Keep and order rows: the new row ``i`` is the old ``rows[i]``; one array at a time."""
         index = mx.array(list(rows), dtype=mx.int32)
         for layers in self.buffers.values():
             for i, x in enumerate(layers):
                 layers[i] = mx.take(x, index, axis=0)
+                del x
+                settle(layers[i])
 
     def attend(
         self,
@@ -162,6 +165,11 @@ class KVStore:
         return out.reshape(shape)
 
     @property
+    def writes_by_host(self) -> bool:
+        """Whether :meth:`attend_joined` can be used without a trace, on the host."""
+        return type(self) is KVStore and self.joined and self.by_host
+
+    @property
     def writes_in_place(self) -> bool:
         """Whether :meth:`attend_joined` can be used on this device."""
         return type(self) is KVStore and self.joined and writes_in_place(self.dtype, self.head_dim)
@@ -184,6 +192,8 @@ class KVStore:
             ``(B * T, Hq * K)``.
         """
         keys, values = self.buffers["keys"][layer], self.buffers["values"][layer]
+        if self.by_host:
+            return attend_joined_by_host(qkv, keys, values, index, n_heads, rope_theta)
         ring = (qkv.astype(self.dtype), keys, values, index.offset, n_heads, rope_theta)
         if len(qkv) == len(keys) and keys.shape[2] <= SHORT_RING:
             return attend_one(*ring, index.window)
@@ -235,8 +245,8 @@ class KVStore:
 def settle(arrays: object) -> None:
     """Evaluate arrays and wait until the device has let go of what it read for them.
 
-    A GPU's work holds its inputs a moment longer than :func:`mx.eval` waits. What is held is neither
-    free nor changed in its place, but copied.
+    A GPU's work holds its inputs a moment longer than :func:`mx.eval` waits. What is held is not
+    free, and not changed in its place, but copied.
     """
     mx.eval(arrays)
     mx.synchronize()
