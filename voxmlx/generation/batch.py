@@ -23,6 +23,7 @@ from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.slots import MAX_ROWS, Slots, round_up
 from voxmlx.generation.speculative import HOST_OVERHEAD, best_width, pass_overhead
 from voxmlx.generation.step import DecodeState, replays, step_program
+from voxmlx.kernels.likeliest import likeliest
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
 MAX_STEP = 64
@@ -305,6 +306,8 @@ class BatchDecoder:
 
     def _choose(self, logits: mx.array, work: Sequence[_Work]) -> Outputs:
         """Start computing what follows each scored position."""
+        if all(w.row.plain for w in work):
+            return Outputs(*likeliest(logits))
         logits = logits.astype(mx.float32)
         drawn: dict[int, mx.array] = {}
         for w in work:

@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
 from voxmlx.cache.store import KVStore, RingIndex
+from voxmlx.kernels.likeliest import likeliest
 from voxmlx.models.decoder import Conditioning
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -159,13 +160,6 @@ class StepProgram:
         logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
         outputs = likeliest(logits) if choose else (logits,)
         return outputs, {} if in_place else store.buffers
-
-
-def likeliest(logits: mx.array) -> tuple[mx.array, mx.array]:
-    """The likeliest ids, int32, and their log-probabilities, float32, ``(..., V) -> (...)``."""
-    logits = logits.astype(mx.float32)
-    ids = mx.argmax(logits, axis=-1)
-    return ids.astype(mx.int32), mx.max(logits, axis=-1) - mx.logsumexp(logits, axis=-1)
 
 
 def replays() -> bool:
