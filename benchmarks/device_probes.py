@@ -25,6 +25,7 @@ from voxmlx.cache.codecs import AffineCodec, CodebookCodec, VectorCodec
 from voxmlx.config import KVCacheConfig, QuantizationConfig
 from voxmlx.generation.step import DecodeState, decode_step, step_program
 from voxmlx.kernels.hadamard import block_hadamard
+from voxmlx.kernels.launch import on_cuda
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.random_model import TINY, random_model
 from voxmlx.quantization import hlwq
@@ -50,8 +51,9 @@ def draw(dtype: mx.Dtype, *shape: int, seed: int = 0) -> mx.array:
 
 
 def packed_product(setting: QuantizationConfig, rows: int, dtype: mx.Dtype) -> mx.array:
-    """A matrix packed and multiplied."""
-    arrays = quantize(draw(mx.bfloat16, 512, 256, seed=1), setting)
+    """A packed matrix multiplied."""
+    with mx.stream(mx.cpu):  # devices round to codes differently
+        arrays = quantize(draw(mx.bfloat16, 512, 256, seed=1), setting)
     x = draw(dtype, rows, 256)
     if dtype == mx.float32:
         return x @ dequantize(arrays, setting, dtype).T
@@ -65,19 +67,30 @@ def rotated_layer(dtype: mx.Dtype) -> mx.array:
     layer = nn.Linear(256, 512, bias=False)
     layer.weight = draw(mx.bfloat16, 512, 256, seed=1)
     holder = nn.Sequential(layer)
-    quantize_modules(holder, {"layers.0": make_quantization("affine_hadamard", 4)})
+    with mx.stream(mx.cpu):
+        quantize_modules(holder, {"layers.0": make_quantization("affine_hadamard", 4)})
+        mx.eval(holder.parameters())
     holder.set_dtype(dtype)
     return holder(draw(dtype, 3, 256))
 
 
 def coded_products(codec: VectorCodec, dtype: mx.Dtype) -> mx.array:
     """Scores of stored keys, and a mix of stored values, of 2 heads and 700 slots."""
-    stored = codec.encode(draw(mx.bfloat16, 1, 2, 700, 128, seed=2))
+    with mx.stream(mx.cpu):
+        stored = codec.encode(draw(mx.bfloat16, 1, 2, 700, 128, seed=2))
+        mx.eval(stored)
     stored = {k: x.astype(dtype) if x.dtype == mx.bfloat16 else x for k, x in stored.items()}
     scores = codec.scores(draw(dtype, 1, 2, 4, 128), stored)
     weights = mx.softmax(scores * 0.1, axis=-1)
     mixed = codec.mix(weights, stored)
     return mx.concatenate([scores, 50 * mixed], axis=-1)
+
+
+def encoded(codec: VectorCodec, dtype: mx.Dtype) -> mx.array:
+    """How far vectors are from what is stored of them: the root mean square of each."""
+    x = draw(mx.bfloat16, 1, 2, 700, 128, seed=2)
+    apart = codec.decode(codec.encode(x), mx.float32) - x.astype(mx.float32)
+    return mx.sqrt(mx.mean(mx.square(apart), axis=(2, 3)))
 
 
 def hlwq_weights(dtype: mx.Dtype) -> mx.array:
@@ -118,6 +131,8 @@ def probes() -> Iterator[tuple[str, Probe]]:
     for bits in (4, 8, 3, 2):
         yield f"affine cache, {bits} bits", partial(coded_products, AffineCodec(128, bits))
         yield f"codebook cache, {bits} bits", partial(coded_products, CodebookCodec(128, bits))
+        yield f"affine codes, {bits} bits", partial(encoded, AffineCodec(128, bits))
+        yield f"codebook codes, {bits} bits", partial(encoded, CodebookCodec(128, bits))
     for n in (1, 8, 48):
         yield f"causal attention, {n} queries", partial(long_context, n)
     settings = [
@@ -144,10 +159,12 @@ def run(probe: Probe) -> dict[str, float | str]:
         seconds = time.perf_counter() - started
         device = mx.default_device()
         mx.set_default_device(mx.cpu)
+        on_cuda.cache_clear()
         try:
             reference = np.array(probe(mx.float32))
         finally:
             mx.set_default_device(device)
+            on_cuda.cache_clear()
     except Exception as error:  # whatever a device lacks
         return {"error": f"{type(error).__name__}: {error}"[:300]}
     return {"off": float(np.abs(ours - reference).max() / np.abs(reference).max()), "s": seconds}
