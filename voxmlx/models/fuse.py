@@ -15,6 +15,7 @@ from voxmlx.kernels import products
 from voxmlx.kernels.decode import gated
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.kernels.host import HostMatrix, on_host
+from voxmlx.kernels.host import gated as gated_by_host
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
 
 NEVER = 1 << 30
@@ -82,7 +83,8 @@ class JoinedLinear:
         form = self.packed
         if form is not None and len(form[0][0]) % 32 == 0 and products.suits(x, *form):
             return products.multiply_packed(x, *form, gated=True)
-        return gated(self(x))
+        y = self(x)
+        return gated(y) if self.host is None or y.dtype != mx.float32 else gated_by_host(y)
 
 
 def packed_form(layer: nn.Module, arrays: Mapping[str, mx.array]) -> PackedForm | None:
