@@ -8,7 +8,7 @@ import pytest
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import KVStore
-from voxmlx.kernels.host import HostMatrix, attend, convolve, gated, on_host
+from voxmlx.kernels.host import HostMatrix, attend, convolve, gated, gelu, on_host
 from voxmlx.models.fuse import columns_first, prepare_for_inference
 from voxmlx.models.layers import Attention, CausalConv1d
 from voxmlx.models.random_model import TINY, random_model
@@ -111,3 +111,10 @@ def test_gate():
     y = mx.random.normal((5, 12), key=mx.random.key(0)) * 40
 
     assert mx.allclose(gated(y), nn.silu(y[:, :6]) * y[:, 6:], atol=1e-4)
+
+
+def test_gelu():
+    x = mx.concatenate([mx.linspace(-12, 12, 4001), mx.array([0.0, -1e-6, 1e-6, 80, -80])])
+
+    assert float(mx.abs(gelu(x) - nn.gelu(x)).max()) < 6e-7
+    assert gelu(x.reshape(2, -1, 1)[:, :2]).shape == (2, 2, 1)
