@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mlx.core as mx
 import mlx.nn as nn
+import numpy as np
 import pytest
 
 from voxmlx.cache.ring import RingKVCache, ring_index
@@ -46,45 +47,59 @@ def test_gated():
 @pytest.mark.parametrize("heads", [(8, 2, 128), (4, 4, 64)])
 def test_rings_changed_in_place(dtype, n_new, window, offsets, heads):
     n_rows, (n_heads, n_kv_heads, width) = len(offsets), heads
-    kinds = (mx.float32, dtype)
-    caches = [
-        RingKVCache(KVStore(1, n_kv_heads, width, kind), window, 24, n_rows, 1e6, 10**6)
-        for kind in kinds
-    ]
-    shape = (n_rows, n_kv_heads, caches[0].full_capacity, width)
-    for cache, kind in zip(caches, kinds, strict=True):
-        cache.reserve(cache.full_capacity)
-        cache.offsets = list(offsets)
-        for i, name in enumerate(("keys", "values")):
-            old = mx.random.normal(shape, key=mx.random.key(i)).astype(dtype)
-            cache.store.buffers[name][0] = mx.array(old.astype(kind))
+    store = KVStore(1, n_kv_heads, width, dtype)
+    cache = RingKVCache(store, window, 24, n_rows, 1e6, 10**6)
+    cache.reserve(cache.full_capacity)
+    cache.offsets = list(offsets)
+    for i, name in enumerate(("keys", "values")):
+        shape = store.buffers[name][0].shape
+        store.buffers[name][0] = mx.random.normal(shape, key=mx.random.key(i)).astype(dtype)
     qkv = mx.random.normal((n_rows * n_new, (n_heads + 2 * n_kv_heads) * width)).astype(dtype)
-    mx.eval(qkv, [cache.store.buffers for cache in caches])
+    mx.eval(qkv, cache.store.buffers)
+    rings = [np.array(cache.store.buffers[n][0].astype(mx.float32)) for n in ("keys", "values")]
+    steps = np.array(qkv.astype(mx.float32)).reshape(n_rows, n_new, -1, width)
 
-    with mx.stream(mx.cpu):
-        x = qkv.astype(mx.float32).reshape(n_rows, n_new, -1, width).transpose(0, 2, 1, 3)
-        index = caches[0].prepare(n_new)
-        turned = mx.fast.rope(
-            x[:, :-n_kv_heads], width, traditional=True, base=1e6, scale=1.0, offset=index.offset
-        )
-        q, k = turned[:, :n_heads], turned[:, n_heads:]
-        expected = caches[0].attend(0, q, k, x[:, -n_kv_heads:], index, width**-0.5)
-        expected = expected.transpose(0, 2, 1, 3).reshape(len(qkv), -1)
-        mx.eval(expected, caches[0].store.buffers)
-    place = caches[1].place_in_place(n_new)
-    assert place.in_place and caches[1].store.writes_in_place
+    place = cache.place_in_place(n_new)
+    assert place.in_place and cache.store.writes_in_place
     seen = ring_index(mx.array(offsets, dtype=mx.int32), place)
-    got = caches[1].attend_joined(0, qkv, seen, n_heads, 1e6)
+    got = cache.attend_joined(0, qkv, seen, n_heads, 1e6)
     mx.eval(got)
 
+    expected = attended(steps, rings, offsets, window)
     limit = {mx.float32: 1e-4, mx.bfloat16: 1e-2, mx.float16: 2e-3}[dtype]
-    assert distance(got, expected) < limit
-    for name in ("keys", "values"):
-        one, other = (cache.store.buffers[name][0] for cache in caches)
-        assert distance(other, one) < limit
+    assert distance(got, expected.reshape(got.shape)) < limit
+    for name, ring in zip(("keys", "values"), rings, strict=True):
+        assert distance(cache.store.buffers[name][0], ring) < limit
 
 
-def distance(x: mx.array, y: mx.array) -> float:
+def attended(
+    steps: np.ndarray, rings: list[np.ndarray], offsets: list[int], window: int
+) -> np.ndarray:
+    """Attention, ``(B, T, H, K)``, from new steps ``(B, T, H + 2 G, K)``; writes the rings."""
+    keys, values = rings
+    (_, n_kv_heads, capacity, width), n_new = keys.shape, steps.shape[1]
+    n_heads = steps.shape[2] - 2 * n_kv_heads
+    out = np.zeros((len(steps), n_new, n_heads, width))
+    for row, offset in enumerate(offsets):
+        positions = offset + np.arange(n_new)
+        angles = positions[:, None] * 1e6 ** (-2.0 * np.arange(width // 2) / width)
+        pairs = steps[row, :, :-n_kv_heads].reshape(n_new, -1, width // 2, 2)
+        turned = (pairs[..., 0] + 1j * pairs[..., 1]) * np.exp(1j * angles)[:, None]
+        rotated = np.stack([turned.real, turned.imag], axis=-1).reshape(n_new, -1, width)
+        keys[row][:, positions % capacity] = rotated[:, n_heads:].swapaxes(0, 1)
+        values[row][:, positions % capacity] = steps[row, :, -n_kv_heads:].swapaxes(0, 1)
+        held = positions[-1] - (positions[-1] - np.arange(capacity)) % capacity
+        for step, head in np.ndindex(n_new, n_heads):
+            kv = head * n_kv_heads // n_heads
+            position = positions[step]
+            sees = (held >= 0) & (held <= position) & (held > position - window)
+            scores = keys[row, kv, sees] @ rotated[step, head] / np.sqrt(width)
+            weights = np.exp(scores - scores.max())
+            out[row, step, head] = weights @ values[row, kv, sees] / weights.sum()
+    return out
+
+
+def distance(x: mx.array, y: np.ndarray) -> float:
     """Of ``x`` from ``y``, as a share of ``y``."""
-    x, y = x.astype(mx.float32), y.astype(mx.float32)
-    return (mx.sqrt(mx.sum(mx.square(x - y))) / mx.sqrt(mx.sum(mx.square(y)))).item()
+    x = np.array(x.astype(mx.float32))
+    return float(np.linalg.norm(x - y) / np.linalg.norm(y))

@@ -18,7 +18,7 @@ from voxmlx.cache.ring import RingPlace, ring_index
 from voxmlx.cache.store import KVStore
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.slots import Slots, round_up
-from voxmlx.generation.step import replays
+from voxmlx.generation.step import on_device, replays
 from voxmlx.models.encoder import EncoderState
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -91,7 +91,7 @@ class EncodeProgram:
         place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
         store.buffers = {name: list(layers) for name, layers in buffers.items()}
         x, left = self._model.encoder.convolve(mel, tails, n_valid)
-        rows = self._model.encoder.attend(x, store, ring_index(offset, place))
+        rows = self._model.encoder.attend(x, store, ring_index(on_device(offset), place))
         rows = self._model.adapter(rows).astype(self._model.dtype)
         return rows, left, {} if in_place else store.buffers
 

@@ -17,6 +17,7 @@ import mlx.core as mx
 
 from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
 from voxmlx.cache.store import KVStore, RingIndex
+from voxmlx.kernels.launch import on_cuda
 from voxmlx.kernels.likeliest import likeliest
 from voxmlx.models.decoder import Conditioning
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -156,10 +157,15 @@ class StepProgram:
         n_new, capacity, n_read, window = sizes
         place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
         store.buffers = {name: list(layers) for name, layers in buffers.items()}
-        cache: Any = _TracedCache(store, ring_index(offset, place))
+        cache: Any = _TracedCache(store, ring_index(on_device(offset), place))
         logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
         outputs = likeliest(logits) if choose else (logits,)
         return outputs, {} if in_place else store.buffers
+
+
+def on_device(x: mx.array) -> mx.array:
+    """A copy made by the device: what the host made lies in its memory, far from every kernel."""
+    return x + 0 if on_cuda() else x
 
 
 def replays() -> bool:

@@ -19,6 +19,9 @@ import numpy as np
 from voxmlx.kernels import decode_cuda as cuda
 from voxmlx.kernels.launch import on_cuda, run
 
+HEADS = 8
+"""Heads that a thread turns."""
+
 FEW_ROWS = 4
 """Up to so many rows each query head has a block of its own; beyond, heads share what they read."""
 
@@ -95,7 +98,7 @@ def rotate_and_write(
     """
     n_rows, n_kv_heads, _, head_dim = keys.shape
     T = qkv.shape[0] // n_rows
-    n_pairs = (n_heads + 2 * n_kv_heads) * head_dim // 2
+    n_blocks = -(-(n_heads + 2 * n_kv_heads) // HEADS)
     (queries,) = _run(
         "rotate_and_write",
         {
@@ -103,9 +106,9 @@ def rotate_and_write(
             "freqs": _frequencies(head_dim, rope_theta),
         },
         {"queries": (n_rows, n_heads, T, head_dim)},
-        {"H": n_heads, "G": n_kv_heads, "K": head_dim},
-        (-(-n_pairs // 128) * 128, T, n_rows),
-        128,
+        {"H": n_heads, "G": n_kv_heads, "K": head_dim, "EACH": HEADS},
+        (n_blocks * head_dim // 2, T, n_rows),
+        head_dim // 2,
     )
     return queries
 
@@ -158,6 +161,7 @@ def _frequencies(head_dim: int, rope_theta: float) -> mx.array:
     """Angle of each pair of channels for one position, ``(K / 2,)`` float32."""
     pairs = np.arange(head_dim // 2, dtype=np.float64)
     freqs = mx.array((rope_theta ** (-2 * pairs / head_dim)).astype(np.float32))
+    freqs = freqs + 0  # on the device: the host's memory is far from every kernel
     mx.eval(freqs)
     return freqs
 

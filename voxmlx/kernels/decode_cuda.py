@@ -1,7 +1,7 @@
 """CUDA text of the kernels of :mod:`voxmlx.kernels.decode`; MLX adds signature and constants.
 
 Letters: D width of a row, N threads of a block, F inner width, H query heads, G key-value heads,
-K head width, C slots of a ring, W window, Q query heads of a block.
+K head width, C slots of a ring, W window, Q query heads of a block, EACH heads of a thread.
 """
 
 from __future__ import annotations
@@ -85,30 +85,36 @@ GATED = r"""
 """
 
 ROTATE_AND_WRITE = r"""
+  // A thread has one pair of channels of some heads: their angle is the same.
   constexpr int ALL = H + 2 * G;
-  const int pair = blockIdx.x * blockDim.x + threadIdx.x;
-  if (pair < ALL * K / 2) {
-    const int head = pair / (K / 2), half = pair % (K / 2);
-    const int step = blockIdx.y, n_steps = gridDim.y, row = blockIdx.z;
-    const int C = keys_shape[2];
-    const int position = offset[row] + step;
-    const long in = (static_cast<long>(row) * n_steps + step) * ALL * K + 2 * pair;
-    const float a = static_cast<float>(qkv[in]), b = static_cast<float>(qkv[in + 1]);
-    float sine = 0, cosine = 1;
-    if (head < H + G) sincosf(position * freqs[half], &sine, &cosine);
-    const T one = static_cast<T>(a * cosine - b * sine);
-    const T two = static_cast<T>(a * sine + b * cosine);
+  const int half = threadIdx.x, step = blockIdx.y, n_steps = gridDim.y, row = blockIdx.z;
+  const int C = keys_shape[2], position = offset[row] + step, slot = position % C;
+  const long in = (static_cast<long>(row) * n_steps + step) * ALL * K + 2 * half;
+  const int first = blockIdx.x * EACH;
+  float a[EACH], b[EACH];
+#pragma unroll
+  for (int i = 0; i < EACH; i++) {
+    const T* from = qkv + in + min(first + i, ALL - 1) * K;
+    a[i] = static_cast<float>(from[0]), b[i] = static_cast<float>(from[1]);
+  }
+  float sine, cosine;
+  sincosf(position * freqs[half], &sine, &cosine);
+#pragma unroll
+  for (int i = 0; i < EACH; i++) {
+    const int head = first + i;
+    if (head >= ALL) break;
+    const bool turned = head < H + G;
+    const T one = static_cast<T>(turned ? a[i] * cosine - b[i] * sine : a[i]);
+    const T two = static_cast<T>(turned ? a[i] * sine + b[i] * cosine : b[i]);
+    T* to;
     if (head < H) {
-      const long at = ((static_cast<long>(row) * H + head) * n_steps + step) * K + 2 * half;
-      queries[at] = one;
-      queries[at + 1] = two;
+      to = queries + ((static_cast<long>(row) * H + head) * n_steps + step) * K;
     } else {
-      const int kv = (head - H) % G;
-      const long at = ((static_cast<long>(row) * G + kv) * C + position % C) * K + 2 * half;
-      T* ring = const_cast<T*>(head < H + G ? keys : values);
-      ring[at] = one;
-      ring[at + 1] = two;
+      to = const_cast<T*>(turned ? keys : values);
+      to += ((static_cast<long>(row) * G + (head - H) % G) * C + slot) * K;
     }
+    to[2 * half] = one;
+    to[2 * half + 1] = two;
   }
 """
 
