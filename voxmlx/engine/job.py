@@ -97,7 +97,6 @@ class Job:
                     self.session.flush()
             elif command.name == "finish":
                 self.session.close()
-        self.turn.decoded(self.session.lag_s)
 
     def hand_on(self) -> None:
         """Bring what the pool has encoded to the decoder."""

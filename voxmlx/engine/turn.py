@@ -86,9 +86,10 @@ class Turn:
         self._send(Command(self, "cancel"))
 
     def took(self, command: Command) -> None:
-        """Note that the device thread has taken a command."""
+        """Note that the device thread has taken a command; its audio is still to be decoded."""
         with self._lock:
             self._queued_s = max(0.0, self._queued_s - command.audio_s)
+            self._lag_s += command.audio_s
 
     def tell(self, update: Update) -> None:
         """Pass an update on, unless the turn is over."""
