@@ -13,11 +13,11 @@ import mlx.core as mx
 
 @functools.cache
 def on_cuda() -> bool:
-    """Whether this program's own kernels run: on CUDA, if ``VOXMLX_KERNELS`` is 1.
+    """Whether this program's own kernels run: on CUDA, unless ``VOXMLX_KERNELS`` is 0.
 
-    MLX compiles each of them when it is first used, which takes seconds.
+    MLX compiles each of them when it is first used and keeps what it compiled on disk.
     """
-    wanted = os.environ.get("VOXMLX_KERNELS") == "1"
+    wanted = os.environ.get("VOXMLX_KERNELS", "1") != "0"
     return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
 
 

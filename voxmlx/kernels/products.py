@@ -18,6 +18,9 @@ MAX_ROWS = 64
 NORM_ROWS = 8
 """Most rows whose norm a product takes on: each of its blocks computes it."""
 
+BUSY = 5000
+"""Warps of one tile that an H200 works on at a time: more blocks wait for their turn."""
+
 Packed = tuple[mx.array, mx.array, mx.array]
 """A matrix ``(N, K / 8)`` uint32, the first weight in the lowest bits, and scales and biases,
 ``(N, K / group_size)`` each."""
@@ -68,7 +71,9 @@ def multiply_packed(
     row_tiles = next(tiles for tiles in (1, 2, 4, 8) if n <= 8 * tiles or tiles == 8)
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
-    warps = _warps(width // CHUNK, {1: 12, 2: 8, 4: 6, 8: 4}[row_tiles])
+    n_blocks = -(-n_out // written)
+    most = {1: max(4, min(12, BUSY // (tiles * n_blocks))), 2: 8, 4: 6, 8: 4}[row_tiles]
+    warps = _warps(width // CHUNK, most)
     inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
     constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
     constants |= {"GATED": int(gated)}
@@ -86,7 +91,7 @@ def multiply_packed(
         inputs,
         {"y": ((n, n_out), x.dtype)},
         constants,
-        (-(-n_out // written), -(-n // (8 * row_tiles)), 1),
+        (n_blocks, -(-n // (8 * row_tiles)), 1),
         32 * warps,
         x.dtype,
     )
