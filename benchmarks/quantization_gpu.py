@@ -148,12 +148,14 @@ def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
     gc.collect()
     mx.clear_cache()
     write_s = time.perf_counter() - started
+    print(f"{name}: written in {write_s:.1f} s", flush=True)
     n_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     mx.reset_peak_memory()
     started = time.perf_counter()
     model = load_model(folder).model
     load_s = time.perf_counter() - started
     load_peak = mx.get_peak_memory()
+    print(f"{name}: loaded in {load_s:.1f} s", flush=True)
     shutil.rmtree(folder)
     prepare_for_inference(model)
     mx.clear_cache()
@@ -213,6 +215,7 @@ def time_steps(
         return time.perf_counter() - started
 
     first = run(5)
+    print(f"first steps in {first:.1f} s", flush=True)
     return first, min(run(n_steps) for _ in range(3)) / n_steps
 
 

@@ -133,13 +133,13 @@ class CodebookCodec:
             raise ValueError(f"kv_bits needs a head width that is a multiple of 8, got {dim}")
         self.dim, self.bits = dim, bits
         table = lloyd_max(bits) / np.sqrt(dim)
-        self.table: mx.array | None = mx.array(table.astype(np.float32))
+        self.table: mx.array | None = constant(table)
         bounds = midpoints(table)
-        self._bounds = mx.array(bounds.astype(np.float32))
+        self._bounds = constant(bounds)
         self._nearest = _Nearest(bounds)
         n_codes = 12 // bits if bits == 3 else 8 // bits
         runs = [run[::-1] for run in itertools.product(table, repeat=n_codes)]
-        self._runs = mx.array(np.array(runs, np.float32))
+        self._runs = constant(np.array(runs))
 
     def parts(self, dtype: mx.Dtype) -> dict[str, tuple[int, mx.Dtype]]:
         """Name, width and type of the arrays of one slot."""
@@ -199,6 +199,13 @@ class CodebookCodec:
         return [{k: x[:, :, s : s + size] for k, x in stored.items()} for s in starts]
 
 
+def constant(x: npt.NDArray[np.float64]) -> mx.array:
+    """Numbers as float32 in the device's own memory; CUDA leaves what comes from NumPy outside."""
+    array = mx.array(x.astype(np.float32)) + 0
+    mx.eval(array)
+    return array
+
+
 def _ordered(stored: Parts) -> tuple[mx.array, mx.array, mx.array]:
     return stored["codes"], stored["scales"], stored["biases"]
 
@@ -224,7 +231,7 @@ class _Nearest:
         below = np.searchsorted(bounds, edges - cell / 2000)
         self._last = len(edges) - 1
         self._codes = mx.array(below.astype(np.uint32))
-        self._bounds = mx.array(np.append(bounds, np.inf).astype(np.float32))
+        self._bounds = constant(np.append(bounds, np.inf))
 
     def __call__(self, x: mx.array) -> mx.array:
         """The number of bounds below each value, uint32."""

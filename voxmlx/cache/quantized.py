@@ -10,10 +10,9 @@ codes, plain or after a Hadamard rotation, for ``none`` and ``hadamard``.
 from __future__ import annotations
 
 import mlx.core as mx
-import numpy as np
 
 from voxmlx.cache.attention import attend_causal
-from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec
+from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec, constant
 from voxmlx.cache.store import KVStore, RingIndex, rotate
 from voxmlx.config import KVCacheConfig
 from voxmlx.kernels.packed import attend_codes, reads_codes
@@ -44,7 +43,8 @@ class QuantizedKVStore(KVStore):
         matrix = rotation_matrix(kv.rotation, head_dim)
         self._rotation = None
         if matrix is not None:
-            self._rotation = mx.array(matrix.astype(np.float32)).astype(dtype)
+            self._rotation = constant(matrix).astype(dtype)
+            mx.eval(self._rotation)
         codebook = kv.rotation in ("planar", "iso")
         self._codec: VectorCodec = (CodebookCodec if codebook else AffineCodec)(head_dim, kv.bits)
 

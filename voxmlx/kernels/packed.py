@@ -9,13 +9,12 @@ Letters: B rows, H query heads, G key-value heads, K head width, C slots of a ri
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import mlx.core as mx
 
 from voxmlx.kernels import packed_cuda as cuda
-from voxmlx.kernels.launch import run
+from voxmlx.kernels.launch import on_cuda, run
 
 SPLITS = 48
 """Parts of the positions, each of them a block for every key-value head: 384 blocks for 8 heads,
@@ -27,10 +26,8 @@ MOST_SHARED = 4
 
 
 def has_kernels(head_dim: int) -> bool:
-    """Whether kernels for vectors of this width run here; ``VOXMLX_KERNELS=0`` forbids it."""
-    if head_dim not in (64, 128) or os.environ.get("VOXMLX_KERNELS") == "0":
-        return False
-    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
+    """Whether kernels for vectors of this width run here."""
+    return head_dim in (64, 128) and on_cuda()
 
 
 def reads_codes(n_heads: int, n_kv_heads: int, head_dim: int) -> bool:
