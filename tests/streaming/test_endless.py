@@ -16,7 +16,7 @@ from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import RowOptions, SpecialIds
 from voxmlx.streaming.backend import OwnBackend
 from voxmlx.streaming.iterate import finish, iterate
-from voxmlx.streaming.session import LIVE_ROWS
+from voxmlx.streaming.session import GPU_LIVE_ROWS, LIVE_ROWS
 from voxmlx.types import Flushed, TextDelta, TokenScores
 
 IDS = SpecialIds(1, EOS, 32)
@@ -153,15 +153,21 @@ def test_reanchored_ids_are_equal(pipeline, monkeypatch):
     assert len(set(plain.tokens)) > 20
 
 
-def test_rings_hold_their_windows_and_one_step(pipeline, audio):
+@pytest.mark.parametrize(("on_gpu", "n"), [(False, LIVE_ROWS), (True, GPU_LIVE_ROWS)])
+def test_rings_hold_their_windows_and_one_step(pipeline, audio, monkeypatch, on_gpu, n):
     """A live session asks for little more; long passes, such as the prompt's, are cut."""
+    plain, _ = transcribe(pipeline, [audio])
+    monkeypatch.setattr("voxmlx.streaming.session.replays", lambda: on_gpu)
     session, _ = transcribe(pipeline, [audio])
     encoder = session._embedder._state.cache
     decoder = session._stream._stream._decoder._cache
 
     config = pipeline.config
-    assert encoder.capacity == config.encoder.sliding_window + LIVE_ROWS * config.downsample_factor
-    assert decoder.capacity == config.decoder.sliding_window + LIVE_ROWS
+    assert encoder.capacity == config.encoder.sliding_window + n * config.downsample_factor
+    assert decoder.capacity == config.decoder.sliding_window + decoder.max_step
+    assert decoder.max_step >= n
+    assert session.tokens == plain.tokens
+    assert (session.timings.passes >= len(session.tokens)) == on_gpu
 
 
 def test_rut_guard_ends_a_rut(pipeline):

@@ -100,6 +100,8 @@ class BatchDecoder:
         kv: How keys and values are compressed; ``None`` keeps them as they are.
         max_step: Most positions of a pass, at most ``MAX_STEP``, rounded up to a width. Rings hold
             as many positions beside their window.
+        ahead: Whether the next pass may start before the tokens of this one are read; the device
+            then holds the intermediate arrays of both.
 
     Raises:
         ValueError: If ``max_rows`` is out of range.
@@ -112,8 +114,10 @@ class BatchDecoder:
         max_rows: int = MAX_ROWS,
         kv: KVCacheConfig | None = None,
         max_step: int = MAX_STEP,
+        ahead: bool = True,
     ):
         self.n_passes = 0
+        self._goes_ahead = ahead
         self._model = model
         self._ids = ids
         self._rows: dict[int, Row] = {}
@@ -246,7 +250,9 @@ class BatchDecoder:
         all sit where they sat.
         """
         rows = [w.row for w in work]
-        if any(len(w.tokens) > 1 or w.slot != self._slots[w.key] for w in work):
+        if not self._goes_ahead or any(
+            len(w.tokens) > 1 or w.slot != self._slots[w.key] for w in work
+        ):
             return False
         if n_places != self._slots.size or any(row.n_ready < 2 for row in rows):
             return False

@@ -24,6 +24,7 @@ class TokenStream:
         options: How to decode.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
         max_step: Most positions of a pass.
+        ahead: See :class:`voxmlx.generation.batch.BatchDecoder`.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class TokenStream:
         options: RowOptions,
         kv: KVCacheConfig | None = None,
         max_step: int = MAX_STEP,
+        ahead: bool = True,
     ):
-        self._decoder = BatchDecoder(model, ids, max_rows=1, kv=kv, max_step=max_step)
+        self._decoder = BatchDecoder(model, ids, 1, kv, max_step, ahead)
         self._row = self._decoder.join(options)
         self.n_tokens = 0
 

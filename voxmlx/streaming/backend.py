@@ -6,6 +6,7 @@ backend, whose parts hand work to common batches.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Protocol
 
 import mlx.core as mx
@@ -79,19 +80,29 @@ class OwnBackend:
         model: The network.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
         max_step: Most positions of a decoder pass.
+        sparing: Whether memory counts more than time: what the device has not done yet is then one
+            call of the encoder, or one position of the decoder.
     """
 
     def __init__(
-        self, model: VoxtralRealtime, kv: KVCacheConfig | None = None, max_step: int = MAX_STEP
+        self,
+        model: VoxtralRealtime,
+        kv: KVCacheConfig | None = None,
+        max_step: int = MAX_STEP,
+        sparing: bool = False,
     ):
         self._model = model
         self._kv = kv
         self._max_step = max_step
+        self._sparing = sparing
 
     def open_embedder(self, max_rows: int) -> AudioEmbedder:
         """The session's own encoder state."""
-        return AudioEmbedder(self._model, max_rows, self._kv)
+        return AudioEmbedder(self._model, max_rows, self._kv, self._sparing)
 
     def open_tokens(self, ids: SpecialIds, options: RowOptions) -> TokenStream:
         """A decoder of its own."""
-        return TokenStream(self._model, ids, options, self._kv, self._max_step)
+        if self._sparing:
+            options = replace(options, positions_per_pass=1)
+        ahead = not self._sparing
+        return TokenStream(self._model, ids, options, self._kv, self._max_step, ahead)

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from voxmlx.audio.mel import frames_of
+from voxmlx.cache.store import settle
 from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.generation.encode import encode_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -77,10 +78,18 @@ class AudioEmbedder:
         model: The network.
         max_rows: Most positions (80 ms) computed by one :meth:`encode`.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        settles: Whether a call waits until the device holds nothing more of it.
     """
 
-    def __init__(self, model: VoxtralRealtime, max_rows: int, kv: KVCacheConfig | None = None):
+    def __init__(
+        self,
+        model: VoxtralRealtime,
+        max_rows: int,
+        kv: KVCacheConfig | None = None,
+        settles: bool = False,
+    ):
         self.max_rows = max_rows
+        self._settles = settles
         self._queue = MelQueue(model.config)
         n_frames = max_rows * model.config.downsample_factor
         self._state = model.encoder.make_state(n_frames, kv=kv)
@@ -96,9 +105,12 @@ class AudioEmbedder:
         self._queue.feed(samples)
 
     def encode(self, max_rows: int | None = None) -> mx.array:
-        """Embed what is ready, at most ``max_rows`` positions: ``(1, n, D)``, not evaluated."""
+        """Embed what is ready, at most ``max_rows`` positions: ``(1, n, D)``."""
         limit = self.max_rows if max_rows is None else min(max_rows, self.max_rows)
-        return self._program(mx.array(self._queue.take(limit))[None], self._state)
+        rows = self._program(mx.array(self._queue.take(limit))[None], self._state)
+        if self._settles:
+            settle(rows)
+        return rows
 
     def drop(self) -> None:
         """Forget what is ready."""

@@ -18,6 +18,7 @@ from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.prompt import delay_tokens, right_padding
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.generation.rut_guard import RutGuard
+from voxmlx.generation.step import replays
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.backend import Backend, OwnBackend, Tokens
 from voxmlx.streaming.endless import EndlessStream
@@ -40,8 +41,11 @@ from voxmlx.types import (
 
 LIVE_ROWS = 8
 """Positions (80 ms) that one call of the encoder or the decoder takes at most in a live session.
-Rings need room for no more beside their windows, and passes for no more activations: at full size
-the last half gigabyte counts (``benchmarks/memory_live.py``)."""
+Rings need room for no more beside their windows, and passes for no more activations."""
+
+GPU_LIVE_ROWS = 2
+"""The same on a GPU, where the intermediate arrays of all layers stay until a call is through: at
+full size 7 MB a position for the encoder, 16 for the decoder (``benchmarks/memory_live.py``)."""
 
 UNHEARD_WARNING_S = 2.0
 """Audio after the model's own end of the stream that is worth a warning."""
@@ -62,7 +66,8 @@ class StreamingSession:
             model's own.
         options: How to decode.
         encode_rows: Most positions (80 ms) that one encoder call takes, and one decoder pass. A
-            session that fell behind catches up with calls of this size.
+            session that fell behind catches up with calls of this size. ``None`` takes what live
+            audio needs and spares memory.
         backend: Where the work is done, and how its keys and values are held; ``None`` gives the
             session a decoder and an encoder state of its own.
 
@@ -77,7 +82,7 @@ class StreamingSession:
         *,
         transcription_delay_ms: int | None = None,
         options: StreamOptions | None = None,
-        encode_rows: int = LIVE_ROWS,
+        encode_rows: int | None = None,
         backend: Backend | None = None,
     ):
         config = model.config
@@ -85,24 +90,23 @@ class StreamingSession:
             transcription_delay_ms = config.delay_ms
         self.delay_ms = transcription_delay_ms
         self.input_sample_rate = config.audio.sample_rate
-        self._options = StreamOptions() if options is None else options
-        phrases = [*self._options.context_bias, *self._options.keywords]
-        self._bias = make_bias(phrases, tokenizer, self._options.bias_strength)
-        # Silence behind the last word lets a phrase be tried there.
-        self._n_spare = 0 if self._bias is None else MAX_AHEAD
+        self._options = options = StreamOptions() if options is None else options
+        phrases = [*options.context_bias, *options.keywords]
+        self._bias = make_bias(phrases, tokenizer, options.bias_strength)
+        self._n_spare = 0 if self._bias is None else MAX_AHEAD  # silence to try a last phrase in
         self._model = model
         self._tokenizer = tokenizer
         self._audio = config.audio
         self._n_delay = delay_tokens(transcription_delay_ms, config.audio)
+        sparing = encode_rows is None and replays()
+        if encode_rows is None:
+            encode_rows = GPU_LIVE_ROWS if sparing else LIVE_ROWS
         if backend is None:
-            backend = OwnBackend(model, self._options.kv, min(encode_rows, MAX_STEP))
-        self._backend = backend
-        self._embedder = self._backend.open_embedder(encode_rows)
+            backend = OwnBackend(model, self._options.kv, min(encode_rows, MAX_STEP), sparing)
+        self._backend, self._embedder = backend, backend.open_embedder(encode_rows)
         n_left_pad = config.n_left_pad_tokens
         self._n_prompt = 1 + n_left_pad + self._n_delay
-        self._stream = EndlessStream(
-            self._open_stream, n_left_pad, self._n_delay, self._options.on_eos
-        )
+        self._stream = EndlessStream(self._open_stream, n_left_pad, self._n_delay, options.on_eos)
         self._timeline = Timeline()
         self._transcript = Transcript(tokenizer, self._timeline, config.audio.token_ms)
         self._history = History(self._options.keep_history)
