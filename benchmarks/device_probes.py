@@ -22,6 +22,7 @@ import numpy as np
 
 from voxmlx.cache.attention import attend_causal
 from voxmlx.cache.codecs import AffineCodec, CodebookCodec, VectorCodec
+from voxmlx.cache.store import rotate
 from voxmlx.config import KVCacheConfig, QuantizationConfig
 from voxmlx.generation.step import DecodeState, decode_step, step_program
 from voxmlx.kernels.hadamard import block_hadamard
@@ -89,8 +90,15 @@ def coded_products(codec: VectorCodec, dtype: mx.Dtype) -> mx.array:
 def encoded(codec: VectorCodec, dtype: mx.Dtype) -> mx.array:
     """How far vectors are from what is stored of them: the root mean square of each."""
     x = draw(mx.bfloat16, 1, 2, 700, 128, seed=2)
-    apart = codec.decode(codec.encode(x), mx.float32) - x.astype(mx.float32)
+    stored = codec.encode(x)
+    stored = {k: y.astype(mx.float32) if y.dtype == mx.bfloat16 else y for k, y in stored.items()}
+    apart = codec.decode(stored, mx.float32) - x.astype(mx.float32)
     return mx.sqrt(mx.mean(mx.square(apart), axis=(2, 3)))
+
+
+def keys_turned(shift: list[int], dtype: mx.Dtype) -> mx.array:
+    """Stored keys of two rows moved by some positions."""
+    return rotate(draw(dtype, 2, 2, 40, 128, seed=6), mx.array(shift, dtype=mx.int32), 1e6)
 
 
 def hlwq_weights(dtype: mx.Dtype) -> mx.array:
@@ -135,6 +143,8 @@ def probes() -> Iterator[tuple[str, Probe]]:
         yield f"codebook codes, {bits} bits", partial(encoded, CodebookCodec(128, bits))
     for n in (1, 8, 48):
         yield f"causal attention, {n} queries", partial(long_context, n)
+    for shift in ([5, 9000], [-5, 0], [-8448, -16896]):
+        yield f"keys turned by {shift}", partial(keys_turned, shift)
     settings = [
         make_quantization("affine", bits, size)
         for bits, size in ((4, 64), (8, 64), (6, 64), (5, 64), (3, 64), (2, 64), (4, 32), (4, 128))

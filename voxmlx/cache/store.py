@@ -257,8 +257,13 @@ def rotate(keys: mx.array, shift: mx.array, rope_theta: float) -> mx.array:
     B, _, _, K = keys.shape
     # One position for each "head": the same function, so the same frequencies, as the keys had.
     slots = keys.reshape(B, -1, 1, K)
-    turned = mx.fast.rope(slots, K, traditional=True, base=rope_theta, scale=1.0, offset=shift)
-    return turned.reshape(keys.shape)
+    # Back by a negative scale: MLX 0.32's CUDA kernel takes offsets of several rows as unsigned.
+    for scale in (1.0, -1.0):
+        offset = mx.maximum(shift if scale > 0 else -shift, 0)
+        slots = mx.fast.rope(
+            slots, K, traditional=True, base=rope_theta, scale=scale, offset=offset
+        )
+    return slots.reshape(keys.shape)
 
 
 def write_slots(buffer: mx.array, new: mx.array, index: RingIndex) -> mx.array:
