@@ -28,7 +28,7 @@ def transcribe_files(
     Args:
         pipeline: The model.
         files: Keys and recordings; they are opened when a row is free.
-        rows: Recordings worked on at a time, 1 to 128. The offline model takes one.
+        rows: Recordings worked on at a time, 1 to 64. The offline model takes one.
         transcription_delay_ms: See :meth:`voxmlx.pipeline.Pipeline.generate`.
         options: Fields of :class:`voxmlx.streaming.options.StreamOptions`; what is not given is
             as for files, see :meth:`voxmlx.pipeline.Pipeline.file_session`.

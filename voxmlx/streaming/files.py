@@ -26,7 +26,7 @@ from voxmlx.types import Transcription
 
 K = TypeVar("K", bound=Hashable)
 
-MAX_ROWS = 64
+MAX_FILES = 64
 """Most recordings worked on at a time."""
 
 GPU_POSITIONS = 200
@@ -114,8 +114,8 @@ class FileRows(Generic[K]):
         delay_ms: int | None,
         options: StreamOptions,
     ):
-        if not 1 <= rows <= MAX_ROWS:
-            raise ValueError(f"recordings at a time must be 1 to {MAX_ROWS}, got {rows!r}")
+        if not 1 <= rows <= MAX_FILES:
+            raise ValueError(f"recordings at a time must be 1 to {MAX_FILES}, got {rows!r}")
         ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
         self._model, self._tokenizer = model, tokenizer
         self._pool = Pool(model, ids, rows, file_positions(rows), MAX_STEP, options.kv)
