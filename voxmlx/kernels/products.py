@@ -18,8 +18,9 @@ MAX_ROWS = 64
 NORM_ROWS = 8
 """Most rows whose norm a product takes on: each of its blocks computes it."""
 
-BUSY = 5000
-"""Warps of one tile that an H200 works on at a time: more blocks wait for their turn."""
+WARPS = {1: (4, 12, 5000), 2: (4, 8, 4000), 4: (3, 6, 2800), 8: (2, 4, 2000)}
+"""By tiles of rows: least and most warps of a block, and how many warps times tiles of outputs an
+H200 has registers for at a time; more blocks wait for their turn."""
 
 Packed = tuple[mx.array, mx.array, mx.array]
 """A matrix ``(N, K / 8)`` uint32, the first weight in the lowest bits, and scales and biases,
@@ -72,8 +73,8 @@ def multiply_packed(
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
     n_blocks = -(-n_out // written)
-    most = {1: max(4, min(12, BUSY // (tiles * n_blocks))), 2: 8, 4: 6, 8: 4}[row_tiles]
-    warps = _warps(width // CHUNK, most)
+    least, most, busy = WARPS[row_tiles]
+    warps = _warps(width // CHUNK, max(least, min(most, busy // (tiles * n_blocks))))
     inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
     constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
     constants |= {"GATED": int(gated)}
