@@ -157,20 +157,21 @@ def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
     load_peak = mx.get_peak_memory()
     print(f"{name}: loaded in {load_s:.1f} s", flush=True)
     shutil.rmtree(folder)
-    prepare_for_inference(model)
-    mx.clear_cache()
-    mx.reset_peak_memory()
-    first_s, step_s = time_steps(model, None, n_steps, full=False)
-    return {
+    row = {
         "format": name,
         "file_bytes": n_bytes,
         "load_s": load_s,
         "load_peak_bytes": load_peak,
-        "run_peak_bytes": mx.get_peak_memory(),
-        "decoder_step_ms": 1000 * step_s,
-        "first_steps_s": first_s,
         "write_s": write_s,
     }
+    if not n_steps:
+        return row
+    prepare_for_inference(model)
+    mx.clear_cache()
+    mx.reset_peak_memory()
+    first_s, step_s = time_steps(model, None, n_steps, full=False)
+    steps = {"decoder_step_ms": 1000 * step_s, "first_steps_s": first_s}
+    return {**row, **steps, "run_peak_bytes": mx.get_peak_memory()}
 
 
 def measure_kv(model: VoxtralRealtime, kv: KVCacheConfig | None, n_steps: int) -> Row:
@@ -226,7 +227,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--parts", nargs="+", choices=("weights", "kv"), default=["weights", "kv"])
     parser.add_argument("--seconds", type=float, default=1e9, help="no row begins after this")
-    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=30, help="0 loads formats and no more")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     shutil.rmtree(arguments.folder, ignore_errors=True)
