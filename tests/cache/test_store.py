@@ -27,6 +27,31 @@ def filled(kv, n_slots):
     return store, keys
 
 
+def turned_by_formula(keys, shift):
+    """In float64; neighbouring channels are pairs."""
+    x = np.array(keys).astype(np.float64).reshape(*keys.shape[:3], K // 2, 2)
+    angles = np.multiply.outer(shift, THETA ** (-np.arange(K // 2) * 2 / K))[:, None, None]
+    sine, cosine = np.sin(angles), np.cos(angles)
+    a, b = x[..., 0], x[..., 1]
+    return np.stack([a * cosine - b * sine, a * sine + b * cosine], axis=-1).reshape(keys.shape)
+
+
+@pytest.mark.parametrize("shift", [(7, 300), (-5, 0), (9, -400)])
+def test_keys_are_turned_by_angles_of_the_shift(shift, monkeypatch):
+    keys = mx.random.normal((2, H, 9, K), key=mx.random.key(0))
+    rope, offsets = mx.fast.rope, []
+
+    def watched(*args, offset, **kwargs):
+        offsets.append(offset.tolist())
+        return rope(*args, offset=offset, **kwargs)
+
+    monkeypatch.setattr(mx.fast, "rope", watched)
+    turned = rotate(keys, mx.array(shift), THETA)
+
+    np.testing.assert_allclose(np.array(turned), turned_by_formula(keys, shift), atol=2e-4)
+    assert min(map(min, offsets)) >= 0  # CUDA reads several rows' offsets as unsigned
+
+
 @pytest.mark.parametrize("n_slots", [1, TURNED_SLOTS, 2 * TURNED_SLOTS + 3])
 def test_keys_are_turned_in_pieces_as_a_whole(n_slots):
     store, keys = filled(None, n_slots)
