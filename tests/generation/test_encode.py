@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.generation.tiny_model import tiny_realtime
-from voxmlx.generation.encode import BatchEncoder
+from voxmlx.generation.encode import BatchEncoder, EncodeProgram
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -66,3 +66,23 @@ def test_a_full_encoder_refuses_another_row():
 
     with pytest.raises(ValueError, match="all 1 rows are taken"):
         encoder.join()
+
+
+def test_a_length_of_its_own_is_replayed_in_pieces(monkeypatch):
+    model = tiny_realtime()
+    mel = mx.random.normal((1, 8 * 19, 128), key=mx.random.key(0))
+    whole = model.embed_audio(mel)
+    monkeypatch.setattr("voxmlx.generation.encode.replays", lambda: True)
+    program, n_frames = EncodeProgram(model), []
+    traced = program._traced
+
+    def counted(mel, *args, **form):
+        n_frames.append(mel.shape[1])
+        return traced(mel, *args, **form)
+
+    program._traced = counted
+
+    rows = program(mel, model.encoder.make_state(40))
+
+    assert n_frames == [8 * 16, 8 * 3]
+    assert float(mx.abs(rows - whole).max()) < 2e-5

@@ -15,7 +15,7 @@ import mlx.core as mx
 
 from voxmlx.cache.attention import attend_causal
 from voxmlx.kernels import ring_attention
-from voxmlx.kernels.decode import attend_one, rotate_and_write, writes_in_place
+from voxmlx.kernels.decode import FEW_ROWS, attend_one, rotate_and_write, writes_in_place
 from voxmlx.kernels.host import attend as attend_by_host
 from voxmlx.kernels.host import attend_joined as attend_joined_by_host
 
@@ -23,7 +23,8 @@ HOST_STEPS = 4
 """Positions of a step from which attention on the host pays."""
 
 SHORT_RING = 1024
-"""Most slots that one position attends to in a single operation; longer rings are divided."""
+"""Most slots that one position of FEW_ROWS attends to in a single operation; longer rings are
+divided, and more rows are better served by the matrix unit."""
 
 TURNED_SLOTS = 512
 """Slots whose keys are turned at once: 1 MB of a row at full size."""
@@ -195,12 +196,11 @@ class KVStore:
         if self.by_host:
             return attend_joined_by_host(qkv, keys, values, index, n_heads, rope_theta)
         ring = (qkv.astype(self.dtype), keys, values, index.offset, n_heads, rope_theta)
-        if len(qkv) == len(keys) and keys.shape[2] <= SHORT_RING:
-            return attend_one(*ring, index.window)
-        if ring_attention.suits(self.dtype, self.head_dim):
+        one, few = len(qkv) == len(keys), len(keys) <= FEW_ROWS and keys.shape[2] <= SHORT_RING
+        if ring_attention.suits(self.dtype, self.head_dim) and not (one and few):
             queries = rotate_and_write(*ring)
             return ring_attention.attend_ring(queries, keys, values, index.offset, index.window)
-        if len(qkv) == len(keys):
+        if one:
             return attend_one(*ring, index.window)
         out = mx.fast.scaled_dot_product_attention(
             rotate_and_write(*ring),

@@ -26,7 +26,8 @@ GROUP_SIZES = (1, 2, 4, 8, 12, 16, 25, 50, 100, 150)
 """Positions of one pass are rounded up to these."""
 
 FEW_POSITIONS = 8
-"""Up to so many positions a pass is replayed whatever its length: live audio brings them all."""
+"""Up to so many positions a pass is replayed whatever its length: live audio brings them all. Other
+lengths of one stream are divided into GROUP_SIZES."""
 
 
 class EncodeProgram:
@@ -48,10 +49,15 @@ class EncodeProgram:
         self, mel: mx.array, state: EncoderState, n_valid: Sequence[int] | None = None
     ) -> mx.array:
         """As :meth:`VoxtralRealtime.embed_audio` for the model at hand."""
-        n_positions = mel.shape[1] // self._model.config.frames_per_token
-        comes_again = n_positions in GROUP_SIZES or 0 < n_positions <= FEW_POSITIONS
-        if not replays() or not comes_again:
+        frames = self._model.config.frames_per_token
+        n_positions = mel.shape[1] // frames
+        if not replays() or not n_positions:
             return self._model.embed_audio(mel, state, n_valid)
+        if n_positions not in GROUP_SIZES and n_positions > FEW_POSITIONS:
+            if n_valid is not None:
+                return self._model.embed_audio(mel, state, n_valid)
+            first = frames * max(n for n in GROUP_SIZES if n < n_positions)
+            return mx.concatenate([self(mel[:, :first], state), self(mel[:, first:], state)], 1)
         cache, n_new = state.cache, mel.shape[1] // 2
         in_place = cache.store.writes_in_place
         place = cache.place_in_place(n_new) if in_place else cache.place(n_new)

@@ -12,15 +12,16 @@ import mlx.core as mx
 from voxmlx.kernels import products_cuda as cuda
 from voxmlx.kernels.launch import on_cuda, run
 
-MAX_ROWS = 64
-"""Most rows for which this product is used."""
+MAX_ROWS = 512
+"""Most rows for which this product is used, 64 at a time. MLX's own takes longer, at 64 about twice
+as long, and its compiling takes many seconds."""
 
 NORM_ROWS = 8
 """Most rows whose norm a product takes on: each of its blocks computes it."""
 
-WARPS = {1: (4, 12, 5000), 2: (4, 8, 4000), 4: (3, 6, 2800), 8: (2, 4, 2000)}
-"""By tiles of rows: least and most warps of a block, and how many warps times tiles of outputs an
-H200 has registers for at a time; more blocks wait for their turn."""
+TILES = {1: (8, 4), 4: (6, 3), 8: (4, 2)}
+"""By tiles of 8 rows: warps of a block, without and with gates. Each form is compiled apart, so
+they are few."""
 
 Packed = tuple[mx.array, mx.array, mx.array]
 """A matrix ``(N, K / 8)`` uint32, the first weight in the lowest bits, and scales and biases,
@@ -69,12 +70,11 @@ def multiply_packed(
     """
     n, width = x.shape
     n_out = packed[0].shape[0] // (2 if gated else 1)
-    row_tiles = next(tiles for tiles in (1, 2, 4, 8) if n <= 8 * tiles or tiles == 8)
+    row_tiles = next(tiles for tiles in TILES if n <= 8 * tiles or tiles == max(TILES))
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
     n_blocks = -(-n_out // written)
-    least, most, busy = WARPS[row_tiles]
-    warps = _warps(width // CHUNK, max(least, min(most, busy // (tiles * n_blocks))))
+    warps = TILES[row_tiles][int(gated)]
     inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
     constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
     constants |= {"GATED": int(gated)}
@@ -97,8 +97,3 @@ def multiply_packed(
         x.dtype,
     )
     return y
-
-
-def _warps(n_chunks: int, most: int) -> int:
-    """Warps that share a row of ``n_chunks`` chunks evenly."""
-    return max(n for n in range(1, most + 1) if n_chunks % n == 0)

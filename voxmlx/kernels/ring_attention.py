@@ -59,7 +59,7 @@ def attend_ring(
             "sums": ((*parts, 2), mx.float32),
         }
     name = "attend_ring" if n_parts == 1 else "attend_ring_parts"
-    heads = {"H": n_heads, "G": n_kv_heads, "K": width, "S": n_parts}
+    heads = {"H": n_heads, "G": n_kv_heads, "K": width}
     found = run(
         name,
         (products_cuda.HEADER, ring_attention_cuda.SOURCES[name]),

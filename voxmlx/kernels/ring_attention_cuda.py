@@ -1,7 +1,7 @@
 """CUDA text of attention over rings, for :mod:`voxmlx.kernels.decode`.
 
-Letters: H query heads, G key-value heads, K head width, C slots of a ring, W window, S parts into
-which the slots are divided, N threads of a block.
+Letters: H query heads, G key-value heads, K head width, C slots of a ring, W window, N threads of a
+block.
 
 Positions of all query heads that share keys are rows of one matrix, 16 to a block. A warp takes 16
 slots at a time. What a query sees follows from positions alone, so there is no mask.
@@ -12,7 +12,8 @@ from __future__ import annotations
 ATTEND_RING = r"""
   constexpr int WARPS = N / 32, PER_KV = H / G, Q = K / 32, V = K / 64;
   const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
-  const int kv = blockIdx.x % G, tile = blockIdx.x / G, row = blockIdx.y, split = blockIdx.z;
+  const int kv = blockIdx.x % G, tile = blockIdx.x / G, row = blockIdx.y;
+  const int split = blockIdx.z, S = gridDim.z;  // the slots are divided into S parts
   const int n_steps = queries_shape[2], C = keys_shape[2], n_queries = PER_KV * n_steps;
   const int position = offset[row], newest = position + n_steps - 1;
   const int n_slots = min(C, newest + 1), newest_slot = newest % C;
@@ -162,11 +163,11 @@ WRITE_PART = r"""    const long query = (static_cast<long>(row) * G + kv) * n_qu
 JOIN_PARTS = r"""
   constexpr int PER_KV = H / G;
   const int n_queries = parts_shape[2], n_steps = n_queries / PER_KV, channel = threadIdx.x;
+  const int S = parts_shape[3];
   const int row = blockIdx.y, kv = blockIdx.x / n_queries, r = blockIdx.x % n_queries;
   const long first = ((static_cast<long>(row) * G + kv) * n_queries + r) * S;
   float top = -1e30f, sum = 0, weight = 0;
   for (int s = 0; s < S; s++) top = fmaxf(top, sums[2 * (first + s)]);
-#pragma unroll
   for (int s = 0; s < S; s++) {
     const float f = exp2f(sums[2 * (first + s)] - top);
     sum += f * parts[(first + s) * K + channel];

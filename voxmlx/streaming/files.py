@@ -16,6 +16,7 @@ import numpy as np
 from voxmlx.audio.decode import AudioReader, open_audio
 from voxmlx.errors import AudioError
 from voxmlx.generation.batch import MAX_STEP
+from voxmlx.generation.encode import GROUP_SIZES
 from voxmlx.generation.row import SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.streaming.options import StreamOptions
@@ -29,8 +30,8 @@ K = TypeVar("K", bound=Hashable)
 MAX_FILES = 64
 """Most recordings worked on at a time."""
 
-GPU_POSITIONS = 200
-"""Positions of one encoder call on a GPU, all rows together."""
+GPU_POSITIONS = 128
+"""Positions of one encoder call on a GPU, all rows together: 512 rows of its products."""
 
 
 def file_positions(rows: int = 1) -> int:
@@ -42,7 +43,8 @@ def file_positions(rows: int = 1) -> int:
     """
     if mx.default_device().type == mx.cpu:
         return 25
-    return max(2, min(50, GPU_POSITIONS // rows))
+    fitting = [n for n in GROUP_SIZES if n <= GPU_POSITIONS // rows]
+    return max([GROUP_SIZES[1], *fitting])
 
 
 @dataclass(frozen=True)
