@@ -6,7 +6,8 @@ Weights are random. Weights and rings of the whole network are really held; the 
 ``--minutes`` of audio would have brought them. What a step needs beside them is measured where a
 session that is some seconds behind catches up, the largest piece of work it ever does, and
 re-anchors. A CPU measures that on a network of full width and two layers a stack, as it would take
-minutes; depth does not change it, since layers run one after another.
+minutes. With ``--full`` it runs every layer, with packed products and in the way of a GPU: short
+calls, little under way. That takes some minutes a position (``--seconds 0.2``).
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ from mlx.utils import tree_flatten
 
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.config import ModelConfig
+from voxmlx.models import fuse
 from voxmlx.models.fuse import prepare_for_inference
 from voxmlx.models.random_model import RELEASE, random_model
+from voxmlx.streaming import session as session_module
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.session import StreamingSession
 
@@ -94,7 +97,11 @@ def main() -> None:
     parser.add_argument("--kv-bits", type=int)
     parser.add_argument("--minutes", type=float, default=15.0)
     parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--full", action="store_true", help="all layers on a CPU too")
     options = parser.parse_args()
+    if options.full:
+        session_module.replays = lambda: True
+        fuse.unpack_from = lambda dtype: fuse.NEVER
     arguments = (options.bits, options.kv_bits, options.minutes)
     model, session, *rings = open_late(RELEASE, *arguments)
     parts = {
@@ -108,7 +115,7 @@ def main() -> None:
         print(f"{name:30s} {size / 1e9:6.3f} GB")
     print(f"{'sum':30s} {sum(parts.values()) / 1e9:6.3f} GB")
     print(f"{'held by MLX':30s} {held / 1e9:6.3f} GB", flush=True)
-    if mx.default_device().type == mx.cpu:
+    if mx.default_device().type == mx.cpu and not options.full:
         stacks = replace(RELEASE.encoder, n_layers=2), replace(RELEASE.decoder, n_layers=2)
         shallow = replace(RELEASE, encoder=stacks[0], decoder=stacks[1])
         del model, session, rings

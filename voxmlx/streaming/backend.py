@@ -17,7 +17,7 @@ from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.greedy import TokenStream
 from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.streaming.embedder import AudioEmbedder
+from voxmlx.streaming.embedder import AudioEmbedder, little_under_way
 
 
 class Embedder(Protocol):
@@ -102,7 +102,16 @@ class OwnBackend:
 
     def open_tokens(self, ids: SpecialIds, options: RowOptions) -> TokenStream:
         """A decoder of its own."""
-        if self._sparing:
-            options = replace(options, positions_per_pass=1)
-        ahead = not self._sparing
-        return TokenStream(self._model, ids, options, self._kv, self._max_step, ahead)
+        if not self._sparing:
+            return TokenStream(self._model, ids, options, self._kv, self._max_step)
+        options = replace(options, positions_per_pass=1)
+        return SparingTokens(self._model, ids, options, self._kv, self._max_step, ahead=False)
+
+
+class SparingTokens(TokenStream):
+    """A decoder that never has much under way."""
+
+    def step(self, max_tokens: int) -> list[GeneratedToken]:
+        """As the base class."""
+        with little_under_way():
+            return super().step(max_tokens)

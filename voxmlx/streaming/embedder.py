@@ -5,7 +5,8 @@ It knows the padding on the left of a stream, but neither the prompt nor the del
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import mlx.core as mx
 import numpy as np
@@ -15,6 +16,21 @@ from voxmlx.cache.store import settle
 from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.generation.encode import encode_program
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
+
+UNDER_WAY_BYTES = 8 * 2**20
+"""Memory for what a device works on, beside weights and rings, where memory counts more than time.
+An H200 held 16 MB for a position through the decoder of the 4B model without a limit, and 8.6 MB
+with this one, in the same time (``benchmarks/results.md``)."""
+
+
+@contextmanager
+def little_under_way() -> Iterator[None]:
+    """Let MLX wait for the device wherever it would hold more than :data:`UNDER_WAY_BYTES`."""
+    before = mx.set_memory_limit(mx.get_active_memory() + UNDER_WAY_BYTES)
+    try:
+        yield
+    finally:
+        mx.set_memory_limit(before)
 
 
 class MelQueue:
@@ -78,7 +94,8 @@ class AudioEmbedder:
         model: The network.
         max_rows: Most positions (80 ms) computed by one :meth:`encode`.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
-        settles: Whether a call waits until the device holds nothing more of it.
+        sparing: Whether memory counts more than time: a call then waits until the device holds
+            nothing more of it.
     """
 
     def __init__(
@@ -86,10 +103,10 @@ class AudioEmbedder:
         model: VoxtralRealtime,
         max_rows: int,
         kv: KVCacheConfig | None = None,
-        settles: bool = False,
+        sparing: bool = False,
     ):
         self.max_rows = max_rows
-        self._settles = settles
+        self._sparing = sparing
         self._queue = MelQueue(model.config)
         n_frames = max_rows * model.config.downsample_factor
         self._state = model.encoder.make_state(n_frames, kv=kv)
@@ -107,8 +124,11 @@ class AudioEmbedder:
     def encode(self, max_rows: int | None = None) -> mx.array:
         """Embed what is ready, at most ``max_rows`` positions: ``(1, n, D)``."""
         limit = self.max_rows if max_rows is None else min(max_rows, self.max_rows)
-        rows = self._program(mx.array(self._queue.take(limit))[None], self._state)
-        if self._settles:
+        mel = mx.array(self._queue.take(limit))[None]
+        if not self._sparing:
+            return self._program(mel, self._state)
+        with little_under_way():
+            rows = self._program(mel, self._state)
             settle(rows)
         return rows
 
