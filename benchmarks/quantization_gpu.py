@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import gc
 import json
+import math
 import shutil
 import time
 from collections.abc import Callable
@@ -84,8 +85,7 @@ def make_model(size: str, recipe: Recipe | None) -> VoxtralRealtime:
     for name, x in parameters:
         setting = packed.get(name.rpartition(".")[0])
         if x.dtype == mx.uint32:
-            halves = mx.random.randint(0, 1 << 16, (*x.shape, 2), dtype=mx.uint32)
-            array = halves[..., 0] << 16 | halves[..., 1]
+            array = noise(x.shape, mx.uint32)
         elif x.dtype == mx.uint8 and setting is not None:
             array = mx.full(x.shape, SCALES[setting.mode], mx.uint8)
         elif setting is not None and not name.endswith(".bias"):
@@ -95,10 +95,22 @@ def make_model(size: str, recipe: Recipe | None) -> VoxtralRealtime:
         elif name.endswith("norm.weight"):
             array = mx.ones(x.shape, mx.bfloat16)
         else:
-            array = 0.02 * mx.random.normal(x.shape, mx.bfloat16)
+            array = noise(x.shape)
         mx.eval(array)
         model.update(tree_unflatten([(name, array)]))
     return model
+
+
+def noise(shape: tuple[int, ...], dtype: mx.Dtype = mx.bfloat16) -> mx.array:
+    """Normal numbers or any words. They repeat: drawing all takes a CPU minutes."""
+    n = math.prod(shape)
+    some = (min(n, 1 << 20),)
+    if dtype == mx.bfloat16:
+        drawn = 0.02 * mx.random.normal(some, dtype)
+    else:
+        halves = mx.random.randint(0, 1 << 16, (2, *some), dtype=mx.uint32)
+        drawn = (halves[0] << 16 | halves[1]).view(dtype)
+    return mx.tile(drawn, -(-n // drawn.size))[:n].reshape(shape)
 
 
 def write_format(size: str, name: str, folder: Path) -> None:
@@ -128,12 +140,12 @@ def write_marlin(size: str, folder: Path) -> None:
         kind = name.split(".")[-3:-1]
         if name.startswith("decoder.layers") and kind[0] in ("attention", "mlp"):
             n, k = shape
-            tiles = mx.random.randint(-(2**31), 2**31 - 1, (k // 16, 2 * n), dtype=mx.int32)
+            tiles = noise((k // 16, 2 * n), mx.int32)
             arrays |= {f"{path}.B": tiles, f"{path}.s": mx.full((k // 128, n), 0.005, mx.float16)}
             continue
         if len(shape) == 3:
             shape = (shape[0], shape[2], shape[1])
-        floats = 0.02 * mx.random.normal(shape, mx.bfloat16)
+        floats = noise(shape)
         norm = name.endswith("norm.weight")
         arrays[MARLIN_REALTIME.external_name(name)] = mx.ones_like(floats) if norm else floats
     mx.save_safetensors(str(folder / "consolidated.safetensors"), arrays)
@@ -177,16 +189,18 @@ def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
 def measure_kv(model: VoxtralRealtime, kv: KVCacheConfig | None, n_steps: int) -> Row:
     """One row of the table of keys and values, at a full window."""
     cache = full_cache(model, kv)
-    held = cache.nbytes
-    first_s, step_s = time_steps(model, kv, n_steps, full=True)
-    return {
+    mx.eval(cache.store.buffers)
+    row = {
         "kv": "as computed" if kv is None else f"{kv.bits} bits, {kv.rotation}",
         "computed_bytes_a_position": cache.store.slot_nbytes,
-        "held_bytes_a_position": held / cache.capacity,
-        "held_bytes": held,
-        "decoder_step_ms": 1000 * step_s,
-        "first_steps_s": first_s,
+        "held_bytes_a_position": cache.nbytes / cache.capacity,
+        "held_bytes": cache.nbytes,
     }
+    del cache
+    if not n_steps:
+        return row
+    first_s, step_s = time_steps(model, kv, n_steps, full=True)
+    return {**row, "decoder_step_ms": 1000 * step_s, "first_steps_s": first_s}
 
 
 def full_cache(model: VoxtralRealtime, kv: KVCacheConfig | None) -> Any:
@@ -227,7 +241,7 @@ def main() -> None:
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
     parser.add_argument("--parts", nargs="+", choices=("weights", "kv"), default=["weights", "kv"])
     parser.add_argument("--seconds", type=float, default=1e9, help="no row begins after this")
-    parser.add_argument("--steps", type=int, default=30, help="0 loads formats and no more")
+    parser.add_argument("--steps", type=int, default=30, help="0 times none")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     shutil.rmtree(arguments.folder, ignore_errors=True)
@@ -255,8 +269,11 @@ def main() -> None:
             measure = partial(measure_format, size, name, arguments.folder, arguments.steps)
             keep(name, measure)
     if "kv" in arguments.parts:
-        model = random_model(CONFIGS[size], bits=4)
-        prepare_for_inference(model)
+        model = VoxtralRealtime(CONFIGS[size])
+        model.set_dtype(mx.bfloat16)
+        if arguments.steps:
+            model = random_model(CONFIGS[size], bits=4)
+            prepare_for_inference(model)
         for kv in KV:
             keep(f"KV {kv}", partial(measure_kv, model, kv, arguments.steps))
     shutil.rmtree(arguments.folder)
