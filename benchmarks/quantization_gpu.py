@@ -163,9 +163,9 @@ def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
     print(f"{name}: written in {write_s:.1f} s", flush=True)
     n_bytes = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     mx.reset_peak_memory()
-    started = time.perf_counter()
+    started, spent = time.perf_counter(), time.process_time()
     model = load_model(folder).model
-    load_s = time.perf_counter() - started
+    load_s, load_cpu_s = time.perf_counter() - started, time.process_time() - spent
     load_peak = mx.get_peak_memory()
     print(f"{name}: loaded in {load_s:.1f} s", flush=True)
     shutil.rmtree(folder)
@@ -173,6 +173,7 @@ def measure_format(size: str, name: str, scratch: Path, n_steps: int) -> Row:
         "format": name,
         "file_bytes": n_bytes,
         "load_s": load_s,
+        "load_processor_s": load_cpu_s,
         "load_peak_bytes": load_peak,
         "write_s": write_s,
     }
