@@ -74,7 +74,7 @@ def multiply_packed(
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
     n_blocks = -(-n_out // written)
-    warps = TILES[row_tiles][int(gated)]
+    warps = min(TILES[row_tiles][int(gated)], width // CHUNK)  # a warp without work would not wait
     inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
     constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
     constants |= {"GATED": int(gated)}
