@@ -11,14 +11,21 @@ from typing import Any
 import mlx.core as mx
 
 
+LEAST_CAPABILITY = 8
+"""CUDA's major number of the first devices whose matrix units multiply bfloat16 (Ampere)."""
+
+
 @functools.cache
 def on_cuda() -> bool:
     """Whether this program's own kernels run: on CUDA, unless ``VOXMLX_KERNELS`` is 0.
 
-    MLX compiles each of them when it is first used and keeps what it compiled on disk.
+    MLX compiles each of them when a process first uses it, which takes about a second.
     """
     wanted = os.environ.get("VOXMLX_KERNELS", "1") != "0"
-    return wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu
+    if not (wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu):
+        return False
+    found = mx.device_info().get("compute_capability_major", LEAST_CAPABILITY)
+    return int(found) >= LEAST_CAPABILITY
 
 
 def run(
