@@ -10,7 +10,6 @@ from typing import Any
 
 import mlx.core as mx
 
-
 LEAST_CAPABILITY = 8
 """CUDA's major number of the first devices whose matrix units multiply bfloat16 (Ampere)."""
 
