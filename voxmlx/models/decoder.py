@@ -95,6 +95,8 @@ class DecoderLayer(nn.Module):
 
     def fused(self, dtype: mx.Dtype) -> bool:
         """Whether :meth:`few_rows` can be used."""
+        if any(norm.weight.dtype != dtype for norm in (self.attention_norm, self.ffn_norm)):
+            return False
         forms = [self.attention.packed, self.mlp.packed]
         forms += [packed_form(x, x) for x in (self.attention.o_proj, self.mlp.down_proj)]
         return all(form is not None and products.fits(dtype, *form) for form in forms)
