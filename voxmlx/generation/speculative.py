@@ -48,8 +48,9 @@ def pass_overhead(n_places: int) -> float:
     """Cost of a pass beside its positions, counted in positions.
 
     A GPU reads all weights in any case: for the release's int4 weights on an H200, 32 positions of
-    one row cost 1.4 times what 1 did, and 4 of 32 rows 2.3 times (``benchmarks/results.md``). MLX's
-    CPU wheels compute every position on its own, so there only Python and small operations count.
+    one row cost twice what 1 does, and 1 of 64 rows 2.5 times. Wide passes also mend the guesses of
+    later ones, so more was better than that says (``benchmarks/results.md``). MLX's CPU wheels
+    compute every position on its own, so there only Python and small operations count.
     """
     if mx.default_device().type == mx.cpu:
         return 2.0
