@@ -48,10 +48,16 @@ class EncodeProgram:
     def __call__(
         self, mel: mx.array, state: EncoderState, n_valid: Sequence[int] | None = None
     ) -> mx.array:
-        """As :meth:`VoxtralRealtime.embed_audio` for the model at hand."""
+        """As :meth:`VoxtralRealtime.embed_audio` for the model at hand.
+
+        On CUDA without kernels of our own nothing is traced: MLX compiles what a trace fuses for
+        longer than half a minute there.
+        """
         frames = self._model.config.frames_per_token
         n_positions = mel.shape[1] // frames
-        if not replays() or not n_positions:
+        in_place = state.cache.store.writes_in_place
+        compiles_long = mx.cuda.is_available() and not in_place
+        if not replays() or compiles_long or not n_positions:
             return self._model.embed_audio(mel, state, n_valid)
         if n_positions not in GROUP_SIZES and n_positions > FEW_POSITIONS:
             if n_valid is not None:
@@ -59,7 +65,6 @@ class EncodeProgram:
             first = frames * max(n for n in GROUP_SIZES if n < n_positions)
             return mx.concatenate([self(mel[:, :first], state), self(mel[:, first:], state)], 1)
         cache, n_new = state.cache, mel.shape[1] // 2
-        in_place = cache.store.writes_in_place
         place = cache.place_in_place(n_new) if in_place else cache.place(n_new)
         self._store = cache.store
         rows, tails, changed = self._traced(
