@@ -118,7 +118,36 @@ ROTATE_AND_WRITE = r"""
   }
 """
 
-ATTEND_ONE = r"""
+MERGE_LANES = r"""#pragma unroll
+  for (int h = 0; h < Q; h++) {
+    float top = m[h];
+    for (int o = 16; o > 4; o /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
+    const float kept = exp2f(m[h] - top);
+    l[h] *= kept;
+    for (int o = 16; o > 4; o /= 2) l[h] += __shfl_xor_sync(0xffffffffu, l[h], o);
+#pragma unroll
+    for (int i = 0; i < D; i++) {
+      acc[h][i] *= kept;
+      for (int o = 16; o > 4; o /= 2) acc[h][i] += __shfl_xor_sync(0xffffffffu, acc[h][i], o);
+    }
+    if (t % 32 < 8) {
+#pragma unroll
+      for (int i = 0; i < D; i++) part_acc[h][warp][lane * D + i] = acc[h][i];
+      part_m[h][warp] = top;
+      part_l[h][warp] = l[h];
+    }
+  }
+  __syncthreads();
+  for (int i = t; i < Q * K; i += N) {
+    const int h = i / K, channel = i % K;
+    float top = part_m[h][0];
+    for (int w = 1; w < WARPS; w++) top = fmaxf(top, part_m[h][w]);
+"""
+"""The end of an attention kernel: a warp's four groups of lanes add up what each kept of its
+positions (maximum, weight, sum of values), then a thread takes a head's channel over all warps."""
+
+ATTEND_ONE = (
+    r"""
   // Eight lanes hold a key; every such group walks over keys of its own, and all are joined last.
   constexpr int D = K / 8, WARPS = N / 32, GROUPS = N / 8, PER_KV = H / G;
   const int t = threadIdx.x, lane = t % 8, warp = t / 32;
@@ -192,31 +221,9 @@ ATTEND_ONE = r"""
       for (int i = 0; i < D; i++) acc[h][i] = acc[h][i] * kept + added * v[i];
     }
   }
-#pragma unroll
-  for (int h = 0; h < Q; h++) {
-    float top = m[h];
-    for (int o = 16; o > 4; o /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
-    const float kept = exp2f(m[h] - top);
-    l[h] *= kept;
-    for (int o = 16; o > 4; o /= 2) l[h] += __shfl_xor_sync(0xffffffffu, l[h], o);
-#pragma unroll
-    for (int i = 0; i < D; i++) {
-      acc[h][i] *= kept;
-      for (int o = 16; o > 4; o /= 2) acc[h][i] += __shfl_xor_sync(0xffffffffu, acc[h][i], o);
-    }
-    if (t % 32 < 8) {
-#pragma unroll
-      for (int i = 0; i < D; i++) part_acc[h][warp][lane * D + i] = acc[h][i];
-      part_m[h][warp] = top;
-      part_l[h][warp] = l[h];
-    }
-  }
-  __syncthreads();
-  for (int i = t; i < Q * K; i += N) {
-    const int h = i / K, channel = i % K;
-    float top = part_m[h][0];
-    for (int w = 1; w < WARPS; w++) top = fmaxf(top, part_m[h][w]);
-    float sum = 0, weight = 0;
+"""
+    + MERGE_LANES
+    + r"""    float sum = 0, weight = 0;
     for (int w = 0; w < WARPS; w++) {
       const float f = exp2f(part_m[h][w] - top);
       sum += f * part_acc[h][w][channel];
@@ -225,6 +232,7 @@ ATTEND_ONE = r"""
     out[(static_cast<long>(row) * H + head + h) * K + channel] = static_cast<T>(sum / weight);
   }
 """
+)
 
 SOURCES = {
     "add_norm": ADD_NORM,

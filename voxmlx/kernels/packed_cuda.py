@@ -7,6 +7,8 @@ numbers that share a scale (0: codes of a table, and a norm).
 
 from __future__ import annotations
 
+from voxmlx.kernels.decode_cuda import MERGE_LANES
+
 HEADER = r"""
 // A lane's codes of one vector, as they are stored: the first code in the lowest bits.
 template <int bytes>
@@ -46,7 +48,8 @@ struct Codes {
 };
 """
 
-ATTEND_CODES = r"""
+ATTEND_CODES = (
+    r"""
   // Eight lanes hold a key; every such group walks over keys of its own.
   constexpr int D = K / 8, WARPS = N / 32, BYTES = D * BITS / 8, ROW = K * BITS / 8;
   constexpr int SHARES = GROUP ? K / GROUP : 1;
@@ -126,31 +129,9 @@ ATTEND_CODES = r"""
       for (int h = 0; h < Q; h++) acc[h][i] = acc[h][i] * kept[h] + added[h] * x;
     }
   }
-#pragma unroll
-  for (int h = 0; h < Q; h++) {
-    float top = m[h];
-    for (int o = 16; o > 4; o /= 2) top = fmaxf(top, __shfl_xor_sync(0xffffffffu, top, o));
-    const float kept = exp2f(m[h] - top);
-    l[h] *= kept;
-    for (int o = 16; o > 4; o /= 2) l[h] += __shfl_xor_sync(0xffffffffu, l[h], o);
-#pragma unroll
-    for (int i = 0; i < D; i++) {
-      acc[h][i] *= kept;
-      for (int o = 16; o > 4; o /= 2) acc[h][i] += __shfl_xor_sync(0xffffffffu, acc[h][i], o);
-    }
-    if (t % 32 < 8) {
-#pragma unroll
-      for (int i = 0; i < D; i++) part_acc[h][warp][lane * D + i] = acc[h][i];
-      part_m[h][warp] = top;
-      part_l[h][warp] = l[h];
-    }
-  }
-  __syncthreads();
-  for (int i = t; i < Q * K; i += N) {
-    const int h = i / K, channel = i % K;
-    float top = part_m[h][0];
-    for (int w = 1; w < WARPS; w++) top = fmaxf(top, part_m[h][w]);
-    float mixed = 0, weight = 0;
+"""
+    + MERGE_LANES
+    + r"""    float mixed = 0, weight = 0;
     for (int w = 0; w < WARPS; w++) {
       const float f = exp2f(part_m[h][w] - top);
       mixed += f * part_acc[h][w][channel];
@@ -164,6 +145,7 @@ ATTEND_CODES = r"""
     }
   }
 """
+)
 
 JOIN_SPLITS = r"""
   const int head = blockIdx.x, channel = threadIdx.x;
