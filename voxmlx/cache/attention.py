@@ -10,6 +10,7 @@ from __future__ import annotations
 import mlx.core as mx
 
 from voxmlx.kernels.host import attend as attend_by_host
+from voxmlx.kernels.launch import device_is_cuda
 
 SCORE_BYTES = 1 << 27
 """Most bytes of the scores of one part. What does not fuse holds two or three such arrays."""
@@ -42,7 +43,7 @@ def attend_causal(
         return attend_by_host(queries, keys, values, scale)
     if T == 1:
         return _attend_one(queries, keys, values, scale)
-    if T <= FEW_QUERIES and _on_cuda():
+    if T <= FEW_QUERIES and device_is_cuda():
         return _attend_few(queries, keys, values, scale)
     size = T if _fuses(queries) else part_size(queries, n)
     parts = []
@@ -67,14 +68,10 @@ def part_size(queries: mx.array, n_keys: int) -> int:
     return max(LEAST_PART, fitting // LEAST_PART * LEAST_PART)
 
 
-def _on_cuda() -> bool:
-    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
-
-
 def _fuses(queries: mx.array) -> bool:
     """Whether MLX 0.31 and later have one kernel for causal attention of several queries."""
     width = queries.shape[-1]
-    if _on_cuda():
+    if device_is_cuda():
         return queries.dtype.size == 2 and width % 8 == 0 and width <= 128
     return mx.default_device().type == mx.gpu and width in (64, 80, 128)
 

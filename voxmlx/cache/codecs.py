@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from voxmlx.kernels.bits import pack_bits
+from voxmlx.kernels.launch import constant
 from voxmlx.kernels.packed import encode, has_kernels
 from voxmlx.quantization.codebook import lloyd_max, midpoints
 
@@ -197,13 +198,6 @@ class CodebookCodec:
             return [stored]
         starts = range(0, n_slots, size)
         return [{k: x[:, :, s : s + size] for k, x in stored.items()} for s in starts]
-
-
-def constant(x: npt.NDArray[np.float64]) -> mx.array:
-    """Numbers as float32 in the device's own memory; CUDA leaves what comes from NumPy outside."""
-    array = mx.array(x.astype(np.float32)) + 0
-    mx.eval(array)
-    return array
 
 
 def _ordered(stored: Parts) -> tuple[mx.array, mx.array, mx.array]:

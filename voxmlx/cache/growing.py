@@ -13,7 +13,7 @@ import mlx.core as mx
 from voxmlx.cache.quantized import LONG_STEP
 from voxmlx.cache.ring import RingKVCache, RingPlace
 from voxmlx.cache.store import KVStore, RingIndex
-from voxmlx.kernels.launch import on_cuda
+from voxmlx.kernels.launch import on_device
 
 ROOM = 1024
 """Slots added at a time: little memory unused, and one copy in as many positions."""
@@ -52,9 +52,8 @@ class GrowingKVCache(RingKVCache):
 
     def prepare(self, n_new: int) -> RingIndex:
         """Slots and mask of the next ``n_new`` positions; see the base class."""
-        index = replace(super().prepare(n_new), in_place=False)
-        if on_cuda():  # every layer's kernels read it, and it would stay in the host's memory
-            index = replace(index, offset=index.offset + 0)
+        index = super().prepare(n_new)
+        index = replace(index, in_place=False, offset=on_device(index.offset))
         return replace(index, start=self.offsets[0]) if index.contiguous else index
 
     def attend(

@@ -12,9 +12,10 @@ from __future__ import annotations
 import mlx.core as mx
 
 from voxmlx.cache.attention import attend_causal
-from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec, constant
+from voxmlx.cache.codecs import AffineCodec, CodebookCodec, Parts, VectorCodec
 from voxmlx.cache.store import KVStore, RingIndex, rotate
 from voxmlx.config import KVCacheConfig
+from voxmlx.kernels.launch import constant
 from voxmlx.kernels.packed import attend_codes, reads_codes
 from voxmlx.quantization.rotation import rotation_matrix
 

@@ -7,18 +7,18 @@ positions (8 mel frames); what a row does not fill is computed and forgotten, as
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
-from voxmlx.cache.ring import RingPlace, ring_index
+from voxmlx.cache.ring import RingPlace
 from voxmlx.cache.store import KVStore
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.slots import Slots, round_up
-from voxmlx.generation.step import on_device, replays
+from voxmlx.generation.step import replays, traced_ring
+from voxmlx.kernels.launch import device_is_cuda
 from voxmlx.models.encoder import EncoderState
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -56,7 +56,7 @@ class EncodeProgram:
         frames = self._model.config.frames_per_token
         n_positions = mel.shape[1] // frames
         in_place = state.cache.store.writes_in_place
-        compiles_long = mx.cuda.is_available() and not in_place
+        compiles_long = device_is_cuda() and not in_place
         if not replays() or compiles_long or not n_positions:
             return self._model.embed_audio(mel, state, n_valid)
         if n_positions not in GROUP_SIZES and n_positions > FEW_POSITIONS:
@@ -95,14 +95,12 @@ class EncodeProgram:
         contiguous: bool,
         in_place: bool,
     ) -> tuple[mx.array, tuple[mx.array, mx.array], dict[str, list[mx.array]]]:
-        store: Any = copy.copy(self._store)
-        if store is None:
-            raise RuntimeError("a trace without a cache")
         n_new, capacity, n_read, window = sizes
         place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
-        store.buffers = {name: list(layers) for name, layers in buffers.items()}
+        store, index = traced_ring(self._store, buffers, offset, place)
+        cache: Any = store  # the layers ask it for attention alone
         x, left = self._model.encoder.convolve(mel, tails, n_valid)
-        rows = self._model.encoder.attend(x, store, ring_index(on_device(offset), place))
+        rows = self._model.encoder.attend(x, cache, index)
         rows = self._model.adapter(rows).astype(self._model.dtype)
         return rows, left, {} if in_place else store.buffers
 

@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
 from voxmlx.cache.store import KVStore, RingIndex
-from voxmlx.kernels.launch import on_cuda
+from voxmlx.kernels.launch import on_device
 from voxmlx.kernels.likeliest import likeliest
 from voxmlx.models.decoder import Conditioning
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
@@ -151,21 +151,34 @@ class StepProgram:
         in_place: bool,
         choose: bool,
     ) -> tuple[Sequence[mx.array], dict[str, list[mx.array]]]:
-        store = copy.copy(self._store)
-        if store is None:
-            raise RuntimeError("a trace without a cache")
         n_new, capacity, n_read, window = sizes
         place = RingPlace(n_new, capacity, n_read, window, contiguous, in_place)
-        store.buffers = {name: list(layers) for name, layers in buffers.items()}
-        cache: Any = _TracedCache(store, ring_index(on_device(offset), place))
+        store, index = traced_ring(self._store, buffers, offset, place)
+        cache: Any = _TracedCache(store, index)
         logits = decode_step(self._model, DecodeState(cache, conditioning), tokens, audio, n_logits)
         outputs = likeliest(logits) if choose else (logits,)
         return outputs, {} if in_place else store.buffers
 
 
-def on_device(x: mx.array) -> mx.array:
-    """A copy made by the device: what the host made lies in its memory, far from every kernel."""
-    return x + 0 if on_cuda() else x
+def traced_ring(
+    store: KVStore | None, buffers: dict[str, list[mx.array]], offset: mx.array, place: RingPlace
+) -> tuple[KVStore, RingIndex]:
+    """A store around the arrays of a trace, and where its step writes and reads.
+
+    Args:
+        store: The one at hand; not changed.
+        buffers: What the trace takes in place of its arrays.
+        offset: Position of each row's first new entry, ``(B,)`` int32.
+        place: The same for all rows.
+
+    Raises:
+        RuntimeError: If there is no store.
+    """
+    if store is None:
+        raise RuntimeError("a trace without a cache")
+    store = copy.copy(store)
+    store.buffers = {name: list(layers) for name, layers in buffers.items()}
+    return store, ring_index(on_device(offset), place)
 
 
 def replays() -> bool:

@@ -17,7 +17,7 @@ import mlx.nn as nn
 import numpy as np
 
 from voxmlx.kernels import decode_cuda as cuda
-from voxmlx.kernels.launch import on_cuda, run
+from voxmlx.kernels.launch import constant, on_cuda, run
 
 HEADS = 8
 """Heads that a thread turns."""
@@ -160,10 +160,7 @@ def attend_one(
 def _frequencies(head_dim: int, rope_theta: float) -> mx.array:
     """Angle of each pair of channels for one position, ``(K / 2,)`` float32."""
     pairs = np.arange(head_dim // 2, dtype=np.float64)
-    freqs = mx.array((rope_theta ** (-2 * pairs / head_dim)).astype(np.float32))
-    freqs = freqs + 0  # on the device: the host's memory is far from every kernel
-    mx.eval(freqs)
-    return freqs
+    return constant(rope_theta ** (-2 * pairs / head_dim))
 
 
 def _run(

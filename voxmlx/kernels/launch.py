@@ -1,4 +1,4 @@
-"""Kernels written for CUDA: when they run, and how one is compiled and started."""
+"""Kernels written for CUDA: when they run, how one starts, and where what they read lies."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 LEAST_CAPABILITY = 8
 """CUDA's major number of the first devices whose matrix units multiply bfloat16 (Ampere)."""
+
+
+def device_is_cuda() -> bool:
+    """Whether MLX computes on a CUDA device."""
+    return mx.cuda.is_available() and mx.default_device().type == mx.gpu
 
 
 @functools.cache
@@ -22,10 +29,22 @@ def on_cuda() -> bool:
     emulation. MLX compiles each of them when a process first uses it, which takes about a second.
     """
     wanted = os.environ.get("VOXMLX_KERNELS", "0") == "1"
-    if not (wanted and mx.cuda.is_available() and mx.default_device().type == mx.gpu):
+    if not (wanted and device_is_cuda()):
         return False
     found = mx.device_info().get("compute_capability_major", LEAST_CAPABILITY)
     return int(found) >= LEAST_CAPABILITY
+
+
+def on_device(x: mx.array) -> mx.array:
+    """A copy made by the device: what the host made lies in its memory, far from every kernel."""
+    return x + 0 if on_cuda() else x
+
+
+def constant(x: npt.NDArray[np.float64]) -> mx.array:
+    """Numbers as float32 in the device's own memory; CUDA leaves what comes from NumPy outside."""
+    array = mx.array(x.astype(np.float32)) + 0
+    mx.eval(array)
+    return array
 
 
 def run(

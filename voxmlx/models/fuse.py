@@ -16,6 +16,7 @@ from voxmlx.kernels.decode import gated
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.kernels.host import HostMatrix, on_host
 from voxmlx.kernels.host import gated as gated_by_host
+from voxmlx.kernels.launch import device_is_cuda
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
 
 NEVER = 1 << 30
@@ -173,7 +174,7 @@ def unpack_from(dtype: mx.Dtype) -> int:
     reference BLAS, if the unpacked matrix serves enough rows. On an H200 it wins for the many
     rows of a batched encoder, at the cost of memory (``benchmarks/results.md``).
     """
-    if mx.cuda.is_available() and mx.default_device().type == mx.gpu:
+    if device_is_cuda():
         return 1024
     if mx.default_device().type != mx.cpu:
         return NEVER
