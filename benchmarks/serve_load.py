@@ -1,7 +1,7 @@
 """How many real-time sessions one device carries, found by stepping up.
 
     python benchmarks/serve_load.py --model tiny --sessions 4,8,16
-    python benchmarks/serve_load.py --random 4b --sessions 16,32,48,64 --seconds 20
+    python benchmarks/serve_load.py --random 4b --sessions 16,32,48,64,80,96 --windows short full
     python benchmarks/serve_load.py --model tiny --sessions 16 --sockets
 
 Each session gets 40 ms of audio every 40 ms, all at different moments. The lag of a token is the
@@ -10,9 +10,10 @@ asked for; 40 ms of it is the wait for the next piece, into which the last mel f
 2.5 ms. The first second of a session is left out. Before each step the same number of sessions
 takes bursts of all sizes, so that what is compiled or planned once is not counted. Without
 ``--sockets`` sessions call the engine in this process; with it they are WebSocket clients of a
-server in a process of its own. ``--late`` puts every session behind ten minutes of audio: its
-windows are full. ``--apart`` tells where a tick goes, in milliseconds of a mean tick; it waits for
-the encoder before the decoder begins, which costs a little.
+server in a process of its own. ``--windows full`` puts every session behind eleven minutes of
+audio, so that its windows are full; with ``short full`` the steps are made twice. ``--apart`` tells
+where a tick goes, in milliseconds of a mean tick; it waits for the encoder before the decoder
+begins, which costs a little.
 """
 
 from __future__ import annotations
@@ -117,17 +118,17 @@ def warm_up(engine: Engine, n: int, delay_ms: int) -> None:
         session.turn.cancel()
 
 
-def start_as_in_service(late: bool) -> None:
+def start_as_in_service(full: bool) -> None:
     """Let the encoder's rings have their whole size from the start, as where many came before.
 
-    With ``late`` every row begins with full windows, as if it had been there for ten minutes.
+    With ``full`` every row begins with full windows, as if it had been there for eleven minutes.
     """
     from voxmlx.cache.ring import RingKVCache
 
     def clear_row(cache: RingKVCache, row: int) -> None:
-        if late or cache.window < 1000:
+        if full or cache.window < 1000:
             cache.reserve(cache.full_capacity)
-        cache.offsets[row] = cache.full_capacity if late else 0
+        cache.offsets[row] = cache.full_capacity if full else 0
 
     RingKVCache.clear_row = clear_row  # type: ignore[method-assign]
 
@@ -185,7 +186,10 @@ def report(n: int, lags_ms: Sequence[float], **more: Any) -> bool:
 
 
 class Parts:
-    """Where ticks go. Parts may lie in each other: "encode" holds "mel" and "network"."""
+    """Where ticks go. Parts may lie in each other.
+
+    "encode" holds "mel" and "network", "decode" the others; "settle" waits for the device.
+    """
 
     def __init__(self) -> None:
         from voxmlx.engine.job import Job
@@ -199,8 +203,11 @@ class Parts:
             (pool, "take_together", "mel", False),
             (BatchEncoder, "encode", "network", True),
             (pool.Pool, "encode", "encode", False),
+            (BatchDecoder, "_plan", "plan", False),
             (BatchDecoder, "_start", "decode_start", False),
             (BatchDecoder, "_go_ahead", "decode_ahead", False),
+            (BatchDecoder, "_choose", "choose", False),
+            (BatchDecoder, "_settle", "settle", False),
             (BatchDecoder, "step", "decode", False),
             (Job, "collect", "events", False),
         ):
@@ -283,7 +290,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--delay", type=int, default=480)
     parser.add_argument("--recording", help="what is said; noise otherwise")
-    parser.add_argument("--late", action="store_true", help="with full windows")
+    parser.add_argument("--windows", nargs="+", choices=("short", "full"), default=["short"])
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
     parser.add_argument("--apart", action="store_true", help="tell the parts of a tick")
     parser.add_argument("--all", action="store_true", help="go on after a step that failed")
@@ -309,20 +316,21 @@ def main() -> None:
             finally:
                 server.terminate()
         return
-    start_as_in_service(options.late)
     ticks = Ticks(Parts() if options.apart else None)
     engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)), ticks.observe)
     engine.start()
     try:
-        for n in steps:
-            started = time.perf_counter()
-            warm_up(engine, n, options.delay)
-            warm_s = round(time.perf_counter() - started, 1)
-            ticks.clear()
-            lags = run_engine(engine, n, *arguments)
-            more = {"late": options.late, "warm_up_s": warm_s, **ticks.summary()}
-            if not report(n, lags, **more) and not options.all:
-                break
+        for windows in options.windows:
+            start_as_in_service(windows == "full")
+            for n in steps:
+                started = time.perf_counter()
+                warm_up(engine, n, options.delay)
+                warm_s = round(time.perf_counter() - started, 1)
+                ticks.clear()
+                lags = run_engine(engine, n, *arguments)
+                more = {"windows": windows, "warm_up_s": warm_s, **ticks.summary()}
+                if not report(n, lags, **more) and not options.all:
+                    break
     finally:
         engine.stop()
 
