@@ -13,7 +13,7 @@ takes bursts of all sizes, so that what is compiled or planned once is not count
 server in a process of its own. ``--windows full`` puts every session behind eleven minutes of
 audio, so that its windows are full; with ``short full`` the steps are made twice. ``--apart`` tells
 where a tick goes, in milliseconds of a mean tick; it waits for the encoder before the decoder
-begins, which costs a little.
+begins, which costs a little. With ``--turns`` sessions end and others begin all the time.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ from voxmlx.pipeline import Pipeline, load
 CHUNK = 640
 CHUNK_S = CHUNK / 16000
 POSITION = 1280
+GAP_S = 1.0
+"""Silence between two sessions of a client."""
 P95_GOAL_MS, P99_GOAL_MS = 160, 500
 
 
@@ -57,53 +59,77 @@ def speech(seconds: float, seed: int, recording: np.ndarray | None) -> np.ndarra
 
 
 class Session:
-    """One client that calls the engine: what it sent when, and how late its tokens were."""
+    """One client that calls the engine: how late its tokens were."""
 
-    def __init__(self, engine: Engine, samples: np.ndarray, delay_ms: int, start_s: float):
-        self.samples = samples
+    def __init__(self, engine: Engine, delay_ms: int, start_s: float):
         self.start_s = start_s
         self.lags_ms: list[float] = []
+        self.ending = False
         self.done = threading.Event()
         self.error: str | None = None
         self.turn = engine.open(TurnOptions(delay_ms=delay_ms), self._tell)
 
+    def finish(self) -> None:
+        """End the audio; what comes then is not late."""
+        self.ending = True
+        self.turn.finish()
+
     def _tell(self, update: Update) -> None:
         now = time.perf_counter()
         heard_s = update.heard_s
-        if not update.last and heard_s > 1 and update.audio_s < len(self.samples) / 16000 - 0.1:
+        if not update.last and not self.ending and heard_s > 1:
             self.lags_ms.append(1e3 * (now - self.start_s - heard_s))
         if update.last:
             self.error = None if update.error is None else str(update.error)
             self.done.set()
 
 
-def run_engine(engine: Engine, n: int, seconds: float, delay_ms: int, sound: Any) -> list[float]:
-    """Lags of all tokens of ``n`` sessions in milliseconds."""
+def run_engine(
+    engine: Engine, n: int, seconds: float, delay_ms: int, sound: Any, turn_s: float | None = None
+) -> list[float]:
+    """Lags of all tokens of ``n`` clients in milliseconds.
+
+    With ``turn_s`` a client's session lasts that long, the first one any shorter time, and the
+    next begins GAP_S later.
+    """
     begin = time.perf_counter() + 0.2
-    sessions = [
-        Session(engine, speech(seconds, i, sound), delay_ms, begin + CHUNK_S * i / n)
-        for i in range(n)
-    ]
-    moments = [
-        (s.start_s + (k + 1) * CHUNK_S, s, k)
-        for s in sessions
-        for k in range(int(seconds / CHUNK_S))
-    ]
-    for moment, session, k in sorted(moments, key=lambda m: m[0]):
+    rng = np.random.default_rng(0)
+    chunks: list[tuple[float, int, int, np.ndarray, bool]] = []  # time, client, turn, sound, last
+    starts: dict[tuple[int, int], float] = {}
+    for i in range(n):
+        sound_i = speech(seconds, i, sound)
+        end, turn = 0, 0
+        while end < len(sound_i):
+            start = end + (round(GAP_S * 16000) if turn else 0)
+            length = (
+                len(sound_i) if turn_s is None else 16000 * turn_s * (1 if turn else rng.random())
+            )
+            end = start + max(1, round(length / CHUNK)) * CHUNK
+            starts[i, turn] = begin + CHUNK_S * i / n + start / 16000
+            parts = range(start, min(end, len(sound_i) - CHUNK + 1), CHUNK)
+            for k, at in enumerate(parts):
+                moment = starts[i, turn] + (k + 1) * CHUNK_S
+                chunks.append((moment, i, turn, sound_i[at : at + CHUNK], at == parts[-1]))
+            turn += 1
+    sessions: dict[tuple[int, int], Session] = {}
+    for moment, i, turn, samples, last in sorted(chunks, key=lambda chunk: chunk[:3]):
         time.sleep(max(0.0, moment - time.perf_counter()))
-        session.turn.feed(session.samples[k * CHUNK : (k + 1) * CHUNK], 16000)
-    for session in sessions:
-        session.turn.finish()
-    for session in sessions:
+        session = sessions.get((i, turn))
+        if session is None:
+            session = sessions[i, turn] = Session(engine, delay_ms, starts[i, turn])
+        session.turn.feed(samples, 16000)
+        if last:
+            session.finish()
+    for session in sessions.values():
         session.done.wait(60)
         if session.error is not None or not session.done.is_set():
             raise SystemExit(f"a session failed: {session.error or 'no end'}")
-    return [lag for session in sessions for lag in session.lags_ms]
+    return [lag for session in sessions.values() for lag in session.lags_ms]
 
 
 def warm_up(engine: Engine, n: int, delay_ms: int) -> None:
     """Let ``n`` sessions do everything that they may do."""
-    sessions = [Session(engine, np.zeros(0, np.float32), delay_ms, 0.0) for _ in range(n)]
+    sessions = [Session(engine, delay_ms, 0.0) for _ in range(n)]
     rng = np.random.default_rng(0)
     started = time.perf_counter()
     for n_positions in (8, 8, 1, 2, 4, 8, 4, 2, 1, 1):
@@ -289,6 +315,7 @@ def main() -> None:
     parser.add_argument("--sessions", default="4,8,16")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--delay", type=int, default=480)
+    parser.add_argument("--turns", type=float, help="seconds of a session; the whole run otherwise")
     parser.add_argument("--recording", help="what is said; noise otherwise")
     parser.add_argument("--windows", nargs="+", choices=("short", "full"), default=["short"])
     parser.add_argument("--cpu", action="store_true", help="even where there is a GPU")
@@ -327,7 +354,7 @@ def main() -> None:
                 warm_up(engine, n, options.delay)
                 warm_s = round(time.perf_counter() - started, 1)
                 ticks.clear()
-                lags = run_engine(engine, n, *arguments)
+                lags = run_engine(engine, n, *arguments, options.turns)
                 more = {"windows": windows, "warm_up_s": warm_s, **ticks.summary()}
                 if not report(n, lags, **more) and not options.all:
                     break
