@@ -19,9 +19,9 @@ import numpy as np
 
 from benchmarks.serve_load import CHUNK, CHUNK_S, P95_GOAL_MS, P99_GOAL_MS, speech
 from voxmlx.audio.decode import read_audio
-from voxmlx.engine.engine import MAX_PERIOD_S, PERIOD_TICKS, Engine
+from voxmlx.engine.engine import Engine
 from voxmlx.engine.request import TurnOptions, Update
-from voxmlx.engine.scheduler import Limits
+from voxmlx.engine.scheduler import Limits, period_s
 from voxmlx.pipeline import Pipeline, load
 
 
@@ -93,9 +93,8 @@ class Simulation:
             tick_s = clock.now_s - began_s
             self.busy_s += tick_s
             if not any(job.pending for job in engine._jobs.values()):
-                period_s = min(PERIOD_TICKS * tick_s, MAX_PERIOD_S)
                 due_s = clock.now_s if arrival is None else arrival[0]
-                clock.base_s = max(clock.base_s, due_s, began_s + period_s)
+                clock.base_s = max(clock.base_s, due_s, began_s + period_s(tick_s))
 
     def _arrivals(self) -> Iterator[tuple[float, int, int]]:
         """Time, session and number of each piece, in order."""

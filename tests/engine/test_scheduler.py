@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxmlx.engine.request import EngineFullError, Kind
-from voxmlx.engine.scheduler import MAX_SLICE, MIN_SLICE, Limits, Scheduler
+from voxmlx.engine.scheduler import MAX_AGE_S, MAX_SLICE, MIN_SLICE, Limits, Scheduler, period_s
 
 LIVE, FILE = Kind.LIVE, Kind.FILE
 
@@ -106,3 +106,10 @@ def test_no_order_of_calls_breaks_the_limits(calls, max_live, max_files):
         assert scheduler.n_live <= max_live and scheduler.n_files <= max_files
         assert scheduler.n_waiting <= 3 and scheduler.used_bytes <= 5
         assert scheduler.n_live + scheduler.n_files + scheduler.n_waiting == len(known)
+
+
+def test_ticks_rest_only_where_audio_stays_young():
+    assert period_s(0.01) == pytest.approx(0.015)
+    assert all(tick + period_s(tick) <= MAX_AGE_S + 1e-9 for tick in (0.001, 0.03, 0.04, 0.05))
+    assert period_s(0.05) == pytest.approx(0.05)  # no rest
+    assert period_s(0.2) < 0.2

@@ -27,7 +27,7 @@ from voxmlx.engine.request import (
     Update,
     UpdateCallback,
 )
-from voxmlx.engine.scheduler import Limits, Scheduler
+from voxmlx.engine.scheduler import Limits, Scheduler, period_s
 from voxmlx.engine.turn import Command, Turn
 from voxmlx.errors import VoxmlxError
 from voxmlx.offline import OfflinePipeline
@@ -36,10 +36,6 @@ from voxmlx.streaming.pool import Pool, PooledBackend
 
 LIVE_PASSES = 4
 """Decoder passes of a tick at most: a turn that fell behind must not hold up the others' audio."""
-PERIOD_TICKS, MAX_PERIOD_S = 1.5, 0.06
-"""A tick that has caught up is followed by a rest, so that more turns have audio at the next one: a
-tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
-lengths apart, up to three quarters of a position."""
 CACHE_BYTES = 2 * 2**30
 """Freed buffers that MLX may keep for reuse on a GPU; without a limit they grow with every new
 shape. A CPU keeps none: its allocator is as fast without (``benchmarks/serve_soak.py``)."""
@@ -235,8 +231,7 @@ class Engine:
             n_tokens += self._work(Kind.FILE, shares)
         self._last_tick_s = time.monotonic()
         if live:
-            period_s = min(PERIOD_TICKS * (self._last_tick_s - started), MAX_PERIOD_S)
-            self._rest_until_s = started + period_s
+            self._rest_until_s = started + period_s(self._last_tick_s - started)
         if live and shares:
             self._scheduler.ticked(self._last_tick_s - started)
         if self._observe is not None and (live or shares):

@@ -17,6 +17,11 @@ from voxmlx.generation.slots import MAX_ROWS
 MIN_SLICE, MAX_SLICE = 2, 150
 """Positions (80 ms) that one file may encode in a tick: least beside live turns, most alone."""
 
+PERIOD_TICKS, MAX_AGE_S = 1.5, 0.1
+"""A tick that has caught up is followed by a rest, so that more turns have audio at the next one: a
+tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
+lengths apart, or sooner where audio would be older than MAX_AGE_S at the end of the next one."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -45,6 +50,11 @@ class Limits:
                 raise ValueError(f"{name} must be 0 to {MAX_ROWS}, got {value!r}")
         if self.max_waiting < 0 or self.tick_s <= 0:
             raise ValueError("max_waiting must be at least 0 and tick_s more than 0")
+
+
+def period_s(tick_s: float) -> float:
+    """Time from the beginning of a tick of this length to the next one's, if that one can begin."""
+    return min(PERIOD_TICKS * tick_s, MAX_AGE_S - tick_s)
 
 
 class Scheduler:
