@@ -312,15 +312,16 @@ class BatchDecoder:
 
     def _choose(self, logits: mx.array, work: Sequence[_Work]) -> Outputs:
         """Start computing what follows each scored position."""
-        if all(w.row.plain for w in work):
+        scored = [w for w in work if w.first == len(w.row.known) - 1]
+        biases = {w.slot: w.row.biases(w.tokens) for w in scored if w.row.options.rules}
+        if not any(any(each) for each in biases.values()) and all(w.row.greedy for w in work):
             return Outputs(*likeliest(logits))
         logits = logits.astype(mx.float32)
         drawn: dict[int, mx.array] = {}
-        for w in work:
-            if w.first == len(w.row.known) - 1:
-                logits = add_biases(logits, w.slot, w.row.biases(w.tokens))
-                if w.row.samples:
-                    drawn[w.slot] = w.row.draw(logits[w.slot, :1])
+        for w in scored:
+            logits = add_biases(logits, w.slot, biases.get(w.slot, []))
+            if w.row.samples:
+                drawn[w.slot] = w.row.draw(logits[w.slot, :1])
         asked = [(w.slot, *place) for w in work for place in w.row.questions(w.tokens)]
         gaps = gaps_of(logits, asked)
         ids = mx.argmax(logits, axis=-1)

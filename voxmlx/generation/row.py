@@ -121,10 +121,14 @@ class Row:
         return self.options.temperature > 0
 
     @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is taken, once rules have had their say."""
+        return not (self.samples or self.options.n_alternatives or self.options.bias is not None)
+
+    @property
     def plain(self) -> bool:
         """Whether the likeliest token is taken and nothing else is asked."""
-        o = self.options
-        return not (self.samples or o.rules or o.n_alternatives or o.bias is not None)
+        return self.greedy and not self.options.rules
 
     def add(self, audio: mx.array) -> None:
         """Queue embeddings of the next positions, ``(1, n, D)``."""
