@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import base64
+import gc
 import json
 import subprocess
 import sys
@@ -89,7 +90,7 @@ def run_engine(
 ) -> list[float]:
     """Lags of all tokens of ``n`` clients in milliseconds.
 
-    With ``turn_s`` a client's session lasts that long, the first one any shorter time, and the
+    With ``turn_s`` a client's session lasts that long, the first one a shorter time, and the
     next begins GAP_S later.
     """
     begin = time.perf_counter() + 0.2
@@ -101,9 +102,9 @@ def run_engine(
         end, turn = 0, 0
         while end < len(sound_i):
             start = end + (round(GAP_S * 16000) if turn else 0)
-            length = (
-                len(sound_i) if turn_s is None else 16000 * turn_s * (1 if turn else rng.random())
-            )
+            length = len(sound_i)
+            if turn_s is not None:
+                length = 16000 * turn_s * (1 if turn else rng.uniform(0.25, 1))
             end = start + max(1, round(length / CHUNK)) * CHUNK
             starts[i, turn] = begin + CHUNK_S * i / n + start / 16000
             parts = range(start, min(end, len(sound_i) - CHUNK + 1), CHUNK)
@@ -308,6 +309,29 @@ def open_pipeline(options: argparse.Namespace) -> Pipeline:
     return Pipeline(model, tokenizer)
 
 
+def measure(
+    n: int, options: argparse.Namespace, sound: Any, ticks: Ticks, about: dict[str, Any]
+) -> bool:
+    """One step with an engine of its own, which holds places for all from the start if asked."""
+    started = time.perf_counter()
+    limits = Limits(max_live=n, reserve=options.reserve)
+    engine = Engine(lambda: open_pipeline(options), limits, ticks.observe)
+    engine.start()
+    try:
+        start_s = round(time.perf_counter() - started, 1)
+        print(f"started in {start_s} s", file=sys.stderr, flush=True)
+        warm_up(engine, n, options.delay)
+        warm_s = round(time.perf_counter() - started - start_s, 1)
+        ticks.clear()
+        lags = run_engine(engine, n, options.seconds, options.delay, sound, options.turns)
+        more = {"start_s": start_s, "warm_up_s": warm_s, "reserved": options.reserve}
+        return report(n, lags, **about, **more, **ticks.summary())
+    finally:
+        engine.stop()
+        del engine
+        gc.collect()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tiny")
@@ -315,6 +339,7 @@ def main() -> None:
     parser.add_argument("--sessions", default="4,8,16")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--delay", type=int, default=480)
+    parser.add_argument("--reserve", action="store_true", help="hold all places from the start")
     parser.add_argument("--turns", type=float, help="seconds of a session; the whole run otherwise")
     parser.add_argument("--recording", help="what is said; noise otherwise")
     parser.add_argument("--windows", nargs="+", choices=("short", "full"), default=["short"])
@@ -344,22 +369,12 @@ def main() -> None:
                 server.terminate()
         return
     ticks = Ticks(Parts() if options.apart else None)
-    engine = Engine(lambda: open_pipeline(options), Limits(max_live=max(steps)), ticks.observe)
-    engine.start()
-    try:
-        for windows in options.windows:
-            start_as_in_service(windows == "full")
-            for n in steps:
-                started = time.perf_counter()
-                warm_up(engine, n, options.delay)
-                warm_s = round(time.perf_counter() - started, 1)
-                ticks.clear()
-                lags = run_engine(engine, n, *arguments, options.turns)
-                more = {"windows": windows, "warm_up_s": warm_s, **ticks.summary()}
-                if not report(n, lags, **more) and not options.all:
-                    break
-    finally:
-        engine.stop()
+    for windows in options.windows:
+        start_as_in_service(windows == "full")
+        for n in steps:
+            met = measure(n, options, sound, ticks, {"windows": windows})
+            if not met and not options.all:
+                break
 
 
 if __name__ == "__main__":

@@ -221,13 +221,36 @@ def test_fault_of_one_turn_ends_that_turn_alone(engine, pipeline, bad):
     assert wait(bystander)[-1].result.tokens == live_alone(pipeline, samples, 480).tokens
 
 
+def test_reserved_places_are_held_and_change_no_token(folder, pipeline):
+    kv_bytes = []
+    limits = Limits(max_live=3, reserve=True, memory_bytes=10**9)
+    engine = Engine(lambda: load(folder), limits, lambda tick: kv_bytes.append(tick.kv_bytes))
+    engine.start()
+    try:
+        held = engine._pools.nbytes
+        assert held == engine._pools.reserved_bytes == engine._scheduler.used_bytes > 0
+        for seed in (1, 2):
+            samples = noise(2, seed)
+            result = transcribe(engine, samples)[-1].result
+            assert result.tokens == live_alone(pipeline, samples, None).tokens
+        assert set(kv_bytes) == {held}
+    finally:
+        engine.stop()
+
+
+def test_more_cannot_be_reserved_than_used(folder):
+    engine = Engine(lambda: load(folder), Limits(max_live=3, reserve=True, memory_bytes=1000))
+    with pytest.raises(EngineFullError, match="3 live turns need"):
+        engine.start()
+
+
 def test_device_fault_ends_open_turns_and_the_engine_goes_on(folder, monkeypatch):
     engine = Engine(lambda: load(folder))
     engine.start()
     try:
         decode, faults = Pool.decode, iter([True])
 
-        def fails_once(pool):
+        def fails_once(pool, *limit):
             return 1 / 0 if next(faults, False) else decode(pool)
 
         monkeypatch.setattr(Pool, "decode", fails_once)

@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from voxmlx.engine.request import EngineFullError, Kind
-from voxmlx.engine.scheduler import MAX_AGE_S, MAX_SLICE, MIN_SLICE, Limits, Scheduler, period_s
+from voxmlx.engine.scheduler import (
+    LEAST_LIVE,
+    LIVE_POSITIONS,
+    MAX_AGE_S,
+    MAX_SLICE,
+    MIN_SLICE,
+    Limits,
+    Scheduler,
+    period_s,
+)
 
 LIVE, FILE = Kind.LIVE, Kind.FILE
 
@@ -113,3 +122,40 @@ def test_ticks_rest_only_where_audio_stays_young():
     assert all(tick + period_s(tick) <= MAX_AGE_S + 1e-9 for tick in (0.001, 0.03, 0.04, 0.05))
     assert period_s(0.05) == pytest.approx(0.05)  # no rest
     assert period_s(0.2) < 0.2
+
+
+def test_few_turns_that_are_behind_do_not_widen_the_passes_of_many():
+    scheduler = Scheduler(Limits(max_live=64))
+    for i in range(64):
+        scheduler.submit(i, LIVE, 1)
+    newcomer = [38, *[1] * 40]
+    assert scheduler.plan_live(newcomer) == LIVE_POSITIONS
+    for _ in range(3):
+        scheduler.ticked_live(2 * scheduler.limits.tick_s)
+    assert scheduler.plan_live(newcomer) == LEAST_LIVE
+    assert scheduler.plan_live([38] * 64) == LIVE_POSITIONS
+    assert scheduler.plan_live([3] * 33) == 3
+    assert not scheduler.goes_on(0.05, 20) and scheduler.goes_on(0.05, 40)
+    for _ in range(3):
+        scheduler.ticked_live(scheduler.limits.tick_s / 4)
+    assert scheduler.plan_live(newcomer) == LIVE_POSITIONS
+
+
+def test_a_turn_alone_takes_what_it_needs():
+    scheduler = Scheduler(Limits())
+    scheduler.submit(0, LIVE, 1)
+    scheduler.ticked_live(1.0)
+    scheduler.ticked_live(1.0)
+    assert scheduler.plan_live([38]) == LIVE_POSITIONS
+    assert scheduler.goes_on(1.0, 1)
+
+
+def test_reserved_memory_counts_whatever_runs():
+    scheduler = Scheduler(Limits(memory_bytes=10))
+    with pytest.raises(EngineFullError, match="11 bytes"):
+        scheduler.reserve(11)
+    scheduler.reserve(8)
+    assert scheduler.submit(0, LIVE, 0)
+    assert not scheduler.submit(1, FILE, 3)
+    assert scheduler.submit(2, FILE, 2) is False  # behind the other file
+    assert scheduler.used_bytes == 8

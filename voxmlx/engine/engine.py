@@ -17,7 +17,7 @@ import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig, ModelConfig
 from voxmlx.engine.job import Job
-from voxmlx.engine.pools import LIVE_POSITIONS, Pools
+from voxmlx.engine.pools import Pools
 from voxmlx.engine.request import (
     BadTurnError,
     EngineFullError,
@@ -167,7 +167,10 @@ class Engine:
 
     def _open_pools(self, pipeline: Pipeline | OfflinePipeline) -> None:
         if not isinstance(pipeline, OfflinePipeline):  # which decodes one recording at a time
+            self._pools = None  # frees what an earlier one holds
             self._pools = Pools(pipeline, self.limits, self._kv)
+            self._scheduler.reserve(self._pools.reserved_bytes)
+            self._pools.prepare()
 
     def _take_commands(self) -> None:
         """Take what was asked since the last tick; waits if there is nothing else to do."""
@@ -225,10 +228,15 @@ class Engine:
         live, files = self._pending(Kind.LIVE), self._pending(Kind.FILE)
         if isinstance(pipeline, OfflinePipeline):
             files = dict(itertools.islice(files.items(), 1))
-        n_tokens = self._work(Kind.LIVE, {job: LIVE_POSITIONS for job in live.values()})
+        n_tokens = 0
+        if live:
+            backlogs = [job.n_waiting for job in live.values()]
+            share = self._scheduler.plan_live(backlogs)
+            n_tokens += self._work(Kind.LIVE, dict.fromkeys(live.values(), share), started)
+            self._scheduler.ticked_live(time.monotonic() - started)
         shares = {files[number]: n for number, n in self._scheduler.plan_files(files)}
         if shares:
-            n_tokens += self._work(Kind.FILE, shares)
+            n_tokens += self._work(Kind.FILE, shares, started)
         self._last_tick_s = time.monotonic()
         if live:
             self._rest_until_s = started + period_s(self._last_tick_s - started)
@@ -237,10 +245,8 @@ class Engine:
         if self._observe is not None and (live or shares):
             self._observe(self._report(self._last_tick_s - started, n_tokens))
 
-    def _work(self, kind: Kind, shares: dict[Job, int]) -> int:
-        """Encode and decode for some jobs of a pool; returns the number of tokens."""
-        if not shares:
-            return 0
+    def _work(self, kind: Kind, shares: dict[Job, int], started: float) -> int:
+        """Encode and decode for some jobs; returns the number of tokens."""
         parts: dict[Pool, dict[PooledBackend, int]] = {}
         for job, n in shares.items():
             if job.backend is not None:
@@ -251,14 +257,15 @@ class Engine:
             with self._guard(job):
                 job.hand_on()
         n_tokens = self._collect(shares)
-        if kind is Kind.LIVE:
-            n_passes = LIVE_PASSES
-        else:
-            n_passes = max(shares.values()) if not self._scheduler.n_live else LIVE_PASSES
-        for _ in range(n_passes):
-            if not sum(pool.decode() for pool in parts):
+        is_live, most = kind is Kind.LIVE, max(shares.values())
+        for _ in range(LIVE_PASSES if is_live or self._scheduler.n_live else most):
+            if not sum(pool.decode(most if is_live else None) for pool in parts):
                 break
             n_tokens += self._collect(shares)
+            n_behind = sum(pool.n_behind for pool in parts)
+            spent = time.monotonic() - started
+            if is_live and not self._scheduler.goes_on(spent, n_behind):
+                break
         return n_tokens
 
     def _collect(self, jobs: dict[Job, int]) -> int:

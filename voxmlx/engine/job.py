@@ -85,6 +85,11 @@ class Job:
         """Whether a started job has work to do."""
         return self._session is not None and self._session.pending
 
+    @property
+    def n_waiting(self) -> int:
+        """Positions of a turn in a pool that wait for the encoder."""
+        return 0 if self.backend is None else self.backend.embedder.queue.n_positions
+
     def obey(self) -> None:
         """Carry out what was asked so far."""
         while self.commands:

@@ -6,20 +6,20 @@ It knows no turns that run, only what they ask for.
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
 
 from voxmlx.cache.quantized import make_store
 from voxmlx.config import DecoderConfig, EncoderConfig, KVCacheConfig
 from voxmlx.engine.request import Kind, TurnOptions
-from voxmlx.engine.scheduler import MAX_SLICE, Limits
+from voxmlx.engine.scheduler import LIVE_POSITIONS, MAX_SLICE, Limits
 from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.row import SpecialIds
 from voxmlx.pipeline import Pipeline
-from voxmlx.streaming.pool import Pool
+from voxmlx.streaming.pool import Pool, PooledBackend
+from voxmlx.streaming.session import StreamingSession
 
-LIVE_POSITIONS = 8
-"""Positions (80 ms) of one live turn that a pass takes at most, of the encoder or the decoder. All
-rows of a pass are computed to the length of the longest, so the 30 to 60 positions with which a
-turn begins are spread over some ticks, or they would hold up the others' audio."""
+WARM_POSITIONS = (8, 8, 8, 8, 8, 1, 2, 4, 8, 1)
+"""Lengths over which a batch is run once: those of a beginning, then each size of a pass."""
 
 _Key = tuple[Kind, KVCacheConfig | None]
 
@@ -38,6 +38,9 @@ class Pools:
         self._kv = kv
         self._rows = {Kind.LIVE: limits.max_live, Kind.FILE: limits.max_files}
         self._pools: dict[_Key, Pool] = {}
+        self._reserved: _Key | None = None
+        if limits.reserve and limits.max_live:
+            self._reserved = Kind.LIVE, kv
 
     @property
     def nbytes(self) -> int:
@@ -50,25 +53,63 @@ class Pools:
         Raises:
             ValueError: If the model's heads do not suit the setting of keys and values.
         """
-        key = options.kind, self._setting(options)
+        key = self._key(options)
         if key not in self._pools:
             tokenizer = self._pipeline.tokenizer
             ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-            n_rows = max(1, self._rows[key[0]])
-            self._pools[key] = Pool(self._pipeline.model, ids, n_rows, *_steps(key[0]), key[1])
+            self._pools[key] = Pool(
+                self._pipeline.model,
+                ids,
+                max(1, self._rows[key[0]]),
+                *_steps(key[0]),
+                kv=key[1],
+                reserve=key == self._reserved,
+            )
         return self._pools[key]
 
+    @property
+    def reserved_bytes(self) -> int:
+        """Memory that is held whatever runs."""
+        if self._reserved is None:
+            return 0
+        return self._rows[Kind.LIVE] * self._row_bytes(*self._reserved)
+
+    def prepare(self) -> None:
+        """Make the batch that is reserved, if one is, and run it once over each length."""
+        if self._reserved is None:
+            return
+        pool = self.of(TurnOptions(kv=self._reserved[1]))
+        backend = PooledBackend(pool)
+        model, tokenizer = self._pipeline.model, self._pipeline.tokenizer
+        session = StreamingSession(
+            model, tokenizer, encode_rows=pool.max_positions, backend=backend
+        )
+        rng = np.random.default_rng(0)
+        for n in WARM_POSITIONS:
+            n_samples = n * model.config.audio.samples_per_token
+            session.feed(0.1 * rng.standard_normal(n_samples, np.float32))
+            pool.encode({backend: n})
+            session.encode()
+            while pool.decode(n):
+                session.step()
+        backend.close()
+
     def drop_unused(self) -> None:
-        """Forget batches without turns."""
+        """Forget batches without turns, but that which is reserved."""
         for key in [key for key, pool in self._pools.items() if not pool.encoder.n_rows]:
-            del self._pools[key]
+            if key != self._reserved:
+                del self._pools[key]
 
     def turn_bytes(self, options: TurnOptions) -> int:
-        """Memory for keys and values of a turn whose rings are full."""
-        config, kv = self._pipeline.config, self._setting(options)
+        """Memory for keys and values of a turn whose rings are full, if it is not reserved."""
+        key = self._key(options)
+        return 0 if key == self._reserved else self._row_bytes(*key)
+
+    def _row_bytes(self, kind: Kind, kv: KVCacheConfig | None) -> int:
+        config = self._pipeline.config
         if not isinstance(config.encoder, EncoderConfig):
             return 0
-        n_encode, n_decode = _steps(options.kind)
+        n_encode, n_decode = _steps(kind)
         n_encode = config.encoder.sliding_window + n_encode * config.downsample_factor
         n_decode += config.decoder.sliding_window or 0
         dtype = self._pipeline.model.dtype
@@ -76,8 +117,8 @@ class Pools:
             config.decoder, dtype, kv
         )
 
-    def _setting(self, options: TurnOptions) -> KVCacheConfig | None:
-        return self._kv if options.kv is None else options.kv
+    def _key(self, options: TurnOptions) -> _Key:
+        return options.kind, self._kv if options.kv is None else options.kv
 
 
 def _steps(kind: Kind) -> tuple[int, int]:

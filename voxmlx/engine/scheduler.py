@@ -17,6 +17,11 @@ from voxmlx.generation.slots import MAX_ROWS
 MIN_SLICE, MAX_SLICE = 2, 150
 """Positions (80 ms) that one file may encode in a tick: least beside live turns, most alone."""
 
+LEAST_LIVE, LIVE_POSITIONS = 2, 8
+"""Positions (80 ms) of one live turn that a pass takes at most, of the encoder or the decoder. All
+rows of a pass are computed to the length of the longest, so the 30 to 60 with which a turn begins
+and the 17 that settle its end are spread over some ticks, or they would hold up the others."""
+
 PERIOD_TICKS, MAX_AGE_S = 1.5, 0.1
 """A tick that has caught up is followed by a rest, so that more turns have audio at the next one: a
 tick costs what its rows cost, whether they have audio or not. Ticks begin so many of their own
@@ -34,6 +39,9 @@ class Limits:
         memory_bytes: Memory for all running turns; ``None`` sets no limit.
         tick_s: How long a tick should last at most while live turns run: half a position, so
             that work on a file costs a live turn less than one.
+        reserve: Whether keys and values of ``max_live`` turns with full windows are held from the
+            start. Then nothing is copied or compiled as turns come, go and grow, but every tick is
+            one for all of them.
     """
 
     max_live: int = 16
@@ -41,6 +49,7 @@ class Limits:
     max_waiting: int = 64
     memory_bytes: int | None = None
     tick_s: float = 0.04
+    reserve: bool = False
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -66,9 +75,11 @@ class Scheduler:
 
     def __init__(self, limits: Limits):
         self.limits = limits
+        self._reserved_bytes = 0
         self._running: dict[int, tuple[Kind, int]] = {}
         self._waiting: OrderedDict[int, int] = OrderedDict()
         self._slice = MIN_SLICE
+        self._live_share = LIVE_POSITIONS
         self._last_file = -1
 
     @property
@@ -88,8 +99,22 @@ class Scheduler:
 
     @property
     def used_bytes(self) -> int:
-        """Memory promised to running turns."""
-        return sum(nbytes for _, nbytes in self._running.values())
+        """Memory promised to running turns, and reserved."""
+        return self._reserved_bytes + sum(nbytes for _, nbytes in self._running.values())
+
+    def reserve(self, nbytes: int) -> None:
+        """Note memory that is held whatever runs; turns that use it then count nothing.
+
+        Raises:
+            EngineFullError: If it is more than may be used.
+        """
+        budget = self.limits.memory_bytes
+        if budget is not None and nbytes > budget:
+            raise EngineFullError(
+                f"{self.limits.max_live} live turns need {nbytes} bytes, the server may use "
+                f"{budget}; allow fewer turns or more memory"
+            )
+        self._reserved_bytes = nbytes
 
     def submit(self, turn: int, kind: Kind, nbytes: int) -> bool:
         """Take on a turn that may need ``nbytes`` of memory.
@@ -153,6 +178,27 @@ class Scheduler:
         later = [turn for turn in order if turn > self._last_file]
         self._last_file = (later or order)[0]
         return [(self._last_file, self._slice)]
+
+    def plan_live(self, backlogs: Iterable[int]) -> int:
+        """Positions that a pass of the next tick takes of a live turn at most.
+
+        Args:
+            backlogs: Positions that wait, of the live turns with work.
+        """
+        # What half of all turns need is no waste; the others' rows are computed in vain.
+        waiting = sorted([*backlogs, *[0] * self.n_live], reverse=True)[: self.n_live]
+        return min(LIVE_POSITIONS, max(self._live_share, waiting[self.n_live // 2]))
+
+    def goes_on(self, seconds: float, n_behind: int) -> bool:
+        """Whether turns that are behind get another pass in a tick that has lasted so long."""
+        return seconds < self.limits.tick_s or 2 * n_behind >= self.n_live
+
+    def ticked_live(self, seconds: float) -> None:
+        """Learn from what live turns took of a tick."""
+        if seconds > self.limits.tick_s:
+            self._live_share = max(LEAST_LIVE, self._live_share // 2)
+        elif seconds < self.limits.tick_s / 2:
+            self._live_share = min(LIVE_POSITIONS, self._live_share * 2)
 
     def ticked(self, seconds: float) -> None:
         """Learn from the length of a tick in which live turns and a file both worked."""

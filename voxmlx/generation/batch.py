@@ -102,6 +102,7 @@ class BatchDecoder:
             as many positions beside their window.
         ahead: Whether the next pass may start before the tokens of this one are read; the device
             then holds the intermediate arrays of both.
+        reserve: Whether memory for all rows with full windows is held from the start.
 
     Raises:
         ValueError: If ``max_rows`` is out of range.
@@ -115,15 +116,18 @@ class BatchDecoder:
         kv: KVCacheConfig | None = None,
         max_step: int = MAX_STEP,
         ahead: bool = True,
+        reserve: bool = False,
     ):
         self.n_passes = 0
         self._goes_ahead = ahead
         self._model = model
         self._ids = ids
         self._rows: dict[int, Row] = {}
-        self._slots = Slots(max_rows, self._resize)
+        self._slots = Slots(max_rows, self._resize, reserve)
         self._max_step = round_up(max_step, step_sizes(1))
-        self._cache = model.decoder.make_cache(self._max_step, kv=kv)
+        self._cache = model.decoder.make_cache(self._max_step, self._slots.size, kv=kv)
+        if reserve:
+            self._cache.reserve(self._cache.full_capacity)
         self._conditioning: dict[int, mx.array | None] = {}
         self._state: DecodeState | None = None
         self._program = step_program(model)
@@ -175,11 +179,15 @@ class BatchDecoder:
         """Whether a row has written EOS; it then takes no more audio."""
         return self._rows[row].finished
 
-    def step(self, max_tokens: int | None = None) -> dict[int, list[GeneratedToken]]:
+    def step(
+        self, max_tokens: int | None = None, max_positions: int | None = None
+    ) -> dict[int, list[GeneratedToken]]:
         """Run one pass over all rows that have work.
 
         Args:
             max_tokens: Most tokens of one row; ``None`` sets no limit.
+            max_positions: Most positions of one row, unless half of all rows have more that are
+                known; phrases on trial take what they need.
 
         Returns:
             New tokens of each row that took part; a row with a long prompt may have none yet.
@@ -188,7 +196,7 @@ class BatchDecoder:
             return {}
         current, self._ahead = self._ahead, None
         if current is None:
-            work = self._plan(max_tokens)
+            work = self._plan(max_tokens, max_positions)
             if not work:
                 return {}
             current = self._start(work)
@@ -206,7 +214,7 @@ class BatchDecoder:
         self.n_passes += 1
         return tokens
 
-    def _plan(self, max_tokens: int | None) -> list[_Work]:
+    def _plan(self, max_tokens: int | None, max_positions: int | None) -> list[_Work]:
         """What each row with work places next."""
         rows = {key: row for key, row in self._rows.items() if row.n_ready}
         if not rows:
@@ -214,6 +222,9 @@ class BatchDecoder:
         width = self._width(list(rows.values()))
         work = []
         most = self._max_step
+        if max_positions is not None:
+            known = sorted([0] * self.n_rows + [len(row.known) for row in rows.values()])
+            most = min(most, max(max_positions, known[-1 - self.n_rows // 2]))
         if replays():
             most = min(most, max(MAX_AHEAD + 1, PASS_POSITIONS // self._slots.size))
         for key, row in rows.items():

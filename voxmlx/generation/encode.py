@@ -124,6 +124,7 @@ class BatchEncoder:
         max_positions: Most positions (80 ms) of a row in one pass.
         max_rows: Most rows at a time.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        reserve: Whether memory for all rows with full windows is held from the start.
     """
 
     def __init__(
@@ -132,14 +133,17 @@ class BatchEncoder:
         max_positions: int = 25,
         max_rows: int = 64,
         kv: KVCacheConfig | None = None,
+        reserve: bool = False,
     ):
         self.max_positions = max_positions
         self._model = model
         self._sizes = (*(n for n in GROUP_SIZES if n < max_positions), max_positions)
         n_frames = max_positions * model.config.downsample_factor
-        self._state = model.encoder.make_state(n_frames, kv=kv)
+        self._slots = Slots(max_rows, self._resize, reserve)
+        self._state = model.encoder.make_state(n_frames, self._slots.size, kv)
+        if reserve:
+            self._state.cache.reserve(self._state.cache.full_capacity)
         self._program = encode_program(model)
-        self._slots = Slots(max_rows, self._resize)
 
     @property
     def n_rows(self) -> int:

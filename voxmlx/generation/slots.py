@@ -28,17 +28,21 @@ class Slots:
     Args:
         max_rows: Most rows at a time, at most MAX_ROWS.
         resize: Called with the old places to keep, in their new order; ``None`` is an empty place.
+        reserve: Whether there are places for all rows from the start, for ever.
 
     Raises:
         ValueError: If ``max_rows`` is out of range.
     """
 
-    def __init__(self, max_rows: int, resize: Callable[[list[int | None]], None]):
+    def __init__(
+        self, max_rows: int, resize: Callable[[list[int | None]], None], reserve: bool = False
+    ):
         if not 1 <= max_rows <= MAX_ROWS:
             raise ValueError(f"max_rows must be 1 to {MAX_ROWS}, got {max_rows!r}")
         self.max_rows = max_rows
         self._resize_buffers = resize
-        self._rows: list[int | None] = [None]
+        self._reserve = reserve
+        self._rows: list[int | None] = [None] * (max_rows if reserve else 1)
         self._slot: dict[int, int] = {}
         self._next = 0
 
@@ -79,7 +83,7 @@ class Slots:
         """Free a row's place; half-empty batches shrink."""
         self._rows[self._slot.pop(row)] = None
         size = round_up(max(1, len(self)), ROW_SIZES)
-        if 2 * size <= self.size:
+        if 2 * size <= self.size and not self._reserve:
             used = [slot for slot, key in enumerate(self._rows) if key is not None]
             self._resize([*used, *[None] * (size - len(used))])
 

@@ -31,6 +31,9 @@ class Pool:
         max_positions: Most positions (80 ms) of a session that one encoder pass takes.
         max_step: Most positions of a session that one decoder pass takes.
         kv: How keys and values are compressed; ``None`` keeps them as they are.
+        reserve: Whether memory for all sessions with full windows is held from the start. Then
+            nothing is copied and no size changes as sessions join, leave and grow, but every pass
+            is made for all of them.
     """
 
     def __init__(
@@ -41,11 +44,12 @@ class Pool:
         max_positions: int,
         max_step: int,
         kv: KVCacheConfig | None = None,
+        reserve: bool = False,
     ):
         self.max_positions = max_positions
         self.model = model
-        self.encoder = BatchEncoder(model, max_positions, max_rows, kv)
-        self.decoder = BatchDecoder(model, ids, max_rows, kv, max_step)
+        self.encoder = BatchEncoder(model, max_positions, max_rows, kv, reserve)
+        self.decoder = BatchDecoder(model, ids, max_rows, kv, max_step, reserve=reserve)
         self._tokens: dict[int, PooledTokens] = {}
 
     @property
@@ -69,9 +73,18 @@ class Pool:
         for embedder in wanted:
             embedder.push(rows[embedder.row])
 
-    def decode(self) -> int:
-        """Run one pass of the decoder; returns how many rows took part, also without a token."""
-        passed = self.decoder.step()
+    @property
+    def n_behind(self) -> int:
+        """Sessions for which a pass of the decoder has work."""
+        return sum(self.decoder.n_ready(row) > 0 for row in self._tokens)
+
+    def decode(self, max_positions: int | None = None) -> int:
+        """Run one pass of the decoder, over at most so many positions of a session.
+
+        Returns:
+            How many rows took part, also without a token.
+        """
+        passed = self.decoder.step(max_positions=max_positions)
         for row, tokens in passed.items():
             self._tokens[row].push(tokens)
         return len(passed)
