@@ -47,7 +47,7 @@ def test_affine_packing_means_the_same_numbers(shape):
     tiles, stored = marlin.pack_codes(codes), marlin.permute_scales(scales.T)
 
     s = mx.array(marlin.affine_scales(stored)).astype(mx.float32)
-    weight = mx.array(marlin.affine_weight(tiles))
+    weight = marlin.affine_weight(mx.array(tiles))
     got = mx.dequantize(weight, s, -8 * s, group_size=128, bits=4)
 
     steps = np.repeat(scales.astype(np.float32), 128, axis=1)

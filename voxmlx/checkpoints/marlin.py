@@ -109,7 +109,7 @@ def _unpack_one(path: str, tensors: Mapping[str, LazyTensor]) -> dict[str, LazyT
         )
 
     def read_weight() -> mx.array:
-        return mx.array(affine_weight(np.array(tiles.read())))
+        return affine_weight(tiles.read())
 
     def read_scales(factor: int) -> mx.array:
         values = scales.read()

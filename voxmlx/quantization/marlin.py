@@ -10,6 +10,7 @@ Letters: N outputs, K inputs.
 
 from __future__ import annotations
 
+import mlx.core as mx
 import numpy as np
 
 GROUP_SIZE = 128
@@ -62,27 +63,32 @@ def permute_scales(scales: np.ndarray) -> np.ndarray:
     return scales.reshape(groups, n // 64, 8, 8).swapaxes(-1, -2).reshape(groups, n)
 
 
-def affine_weight(tiles: np.ndarray) -> np.ndarray:
+def affine_weight(tiles: mx.array) -> mx.array:
     """Tiles, ``(K / 16, 2 * N)`` int32, as MLX's packed codes, ``(N, K / 8)`` uint32."""
-    nibbles = _nibbles(tiles)
-    pairs = nibbles[..., 0, :, :] | nibbles[..., 1, :, :] << BITS  # of neighbouring inputs
-    return (
-        np.ascontiguousarray(pairs.transpose(_TO_ROWS)).reshape(tiles.shape[1] // 2, -1).view("<u4")
-    )
+    pairs = tiles.view(mx.uint8)
+    nibbles = mx.stack([pairs & 15, pairs >> BITS], axis=-1).reshape(_stored_shape(tiles.shape))
+    joined = nibbles[..., 0, :, :] | nibbles[..., 1, :, :] << BITS  # of neighbouring inputs
+    rows = mx.contiguous(joined.transpose(_TO_ROWS))
+    return rows.reshape(tiles.shape[1] // 2, -1).view(mx.uint32)
 
 
 def _nibbles(tiles: np.ndarray) -> np.ndarray:
-    """The codes of tiles, uint8, in the axes that :data:`_STORED` describes.
-
-    Raises:
-        ValueError: If the shape is not one of whole tiles.
-    """
-    rows, words = tiles.shape
-    if words % (2 * TILE_N) or rows * TILE_K % GROUP_SIZE:
-        raise ValueError(f"not whole tiles of {TILE_K} inputs and {TILE_N} outputs: {tiles.shape}")
+    """The codes of tiles, uint8, in the axes that :data:`_STORED` describes."""
     pairs = np.ascontiguousarray(tiles, "<i4").view(np.uint8)
     codes = np.stack([pairs & 15, pairs >> BITS], axis=-1)
-    return codes.reshape(rows, words // (2 * TILE_N), *_STORED)
+    return codes.reshape(_stored_shape(tiles.shape))
+
+
+def _stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Axes of the codes of tiles of this shape.
+
+    Raises:
+        ValueError: If they are not whole tiles.
+    """
+    rows, words = shape
+    if words % (2 * TILE_N) or rows * TILE_K % GROUP_SIZE:
+        raise ValueError(f"not whole tiles of {TILE_K} inputs and {TILE_N} outputs: {shape}")
+    return (rows, words // (2 * TILE_N), *_STORED)
 
 
 def tiles_of(weight: np.ndarray) -> np.ndarray:
