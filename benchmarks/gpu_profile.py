@@ -1,10 +1,10 @@
 """Steps of the release's shape on a GPU: their times, and the kernels that take them.
 
-    python -m benchmarks.gpu_profile 1x1 1x32 64x1 64x1full encoder64 [--without products]
+    python -m benchmarks.gpu_profile 1x1 1x32 64x1 64x1full encoder64x1 [--without products]
 
-A case is rows x positions of the decoder, with ``full`` at full windows, or the encoder's live step
-of one position of so many rows. Weights are random, int4 in groups of 64. Kernels are listed where
-PyTorch is there: its profiler sees those of the whole process.
+A case is rows x positions of the decoder, with ``full`` at full windows, or of the encoder. Weights
+are random, int4 in groups of 64. Kernels are listed where PyTorch is there: its profiler sees those
+of the whole process.
 """
 
 from __future__ import annotations
@@ -42,16 +42,17 @@ def decoder_step(model: VoxtralRealtime, case: str) -> Callable[[], mx.array]:
     return steps.run
 
 
-def encoder_step(model: VoxtralRealtime, n_rows: int) -> Callable[[], list[mx.array]]:
-    """One position of every row, with full windows."""
-    encoder = BatchEncoder(model, 12, max_rows=n_rows)
+def encoder_step(model: VoxtralRealtime, case: str) -> Callable[[], list[mx.array]]:
+    """Positions of every row, ``BxT``, with full windows."""
+    n_rows, n_positions = map(int, case.split("x"))
+    encoder = BatchEncoder(model, max(12, n_positions), max_rows=n_rows)
     rows = [encoder.join() for _ in range(n_rows)]
     cache = encoder._state.cache
     cache.reserve(cache.full_capacity)
     cache.offsets = [2000 + 4 * i for i in range(len(cache.offsets))]
     mx.eval(cache.store.buffers)
     n_mels = model.config.audio.n_mels
-    frames = model.config.frames_per_token
+    frames = n_positions * model.config.frames_per_token
     mel = np.random.default_rng(0).standard_normal((frames, n_mels)).astype(np.float32)
 
     def run() -> list[mx.array]:
@@ -122,10 +123,10 @@ def main() -> None:
     if args.without == "attention":
         ring_attention.suits = lambda *_: False
     for case in args.cases:
-        is_encoder = case.startswith("encoder")
         mx.clear_cache()
         mx.reset_peak_memory()
-        run = encoder_step(model, int(case[7:])) if is_encoder else decoder_step(model, case)
+        make = encoder_step if case.startswith("encoder") else decoder_step
+        run = make(model, case.removeprefix("encoder"))
         found = times(run)
         print(case, found, f"peak {mx.get_peak_memory() / 1e9:.2f} GB", flush=True)
         for line in kernels(run):

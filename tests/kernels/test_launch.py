@@ -34,3 +34,22 @@ def test_on_cuda(wanted, device, capability, runs, monkeypatch):
     monkeypatch.setattr(launch, "mx", found)
 
     assert launch.on_cuda.__wrapped__() is runs
+
+
+def test_whole_text():
+    x, y = mx.zeros((2, 3), mx.bfloat16), mx.zeros((4,))
+    outputs = {"z": ((2,), mx.int32)}
+    body = "  z[0] = x_shape[1] + N;"
+
+    text = launch.whole_text(("HEADER", body), {"x": x, "y": y}, outputs, {"N": 5}, 64, x.dtype)
+
+    assert text.splitlines() == [
+        "HEADER",
+        'extern "C" __global__ void __launch_bounds__(64) NAME('
+        "const __nv_bfloat16* x, const float* y, int* z, int x_size_0, int x_size_1) {",
+        "  using T = __nv_bfloat16;",
+        "  constexpr int N = 5;",
+        "  const int x_shape[] = {x_size_0, x_size_1};",
+        "  z[0] = x_shape[1] + N;",
+        "}",
+    ]

@@ -83,3 +83,22 @@ def test_norm_and_sum_in_the_product(n, each, gated):
 
     error = mx.sqrt(mx.sum(mx.square(got - expected)) / mx.sum(mx.square(expected))).item()
     assert error < 2e-2
+
+
+@cuda
+@pytest.mark.parametrize("n", [1, 8, 9, 40, 100])
+@pytest.mark.parametrize("added", [False, True])
+def test_bias_and_sum_in_the_product(n, added):
+    arrays = packed(200, 512, mx.bfloat16, 64)
+    x = mx.random.normal((n, 512), key=mx.random.key(n)).astype(mx.bfloat16)
+    bias = (8 * mx.random.normal((200,), key=mx.random.key(1))).astype(mx.bfloat16)
+    add = (8 * mx.random.normal((n, 200), key=mx.random.key(2))).astype(mx.bfloat16)
+    y = x.astype(mx.float32) @ mx.dequantize(*arrays, group_size=64, bits=4).astype(mx.float32).T
+    expected = y + bias + add if added else y + bias
+
+    got = products.multiply_packed(
+        x, tuple(arrays), 64, add=add if added else None, bias=bias
+    ).astype(mx.float32)
+
+    error = mx.sqrt(mx.sum(mx.square(got - expected)) / mx.sum(mx.square(expected))).item()
+    assert got.shape == (n, 200) and error < 5e-3

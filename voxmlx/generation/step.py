@@ -19,6 +19,7 @@ from voxmlx.cache.ring import RingKVCache, RingPlace, ring_index
 from voxmlx.cache.store import KVStore, RingIndex
 from voxmlx.kernels.launch import on_device
 from voxmlx.kernels.likeliest import likeliest
+from voxmlx.kernels.rows import take_steps
 from voxmlx.models.decoder import Conditioning
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 
@@ -60,7 +61,7 @@ def decode_step(
     if isinstance(n_logits, int):
         hidden = hidden[:, -n_logits:]
     else:
-        hidden = mx.take_along_axis(hidden, n_logits[..., None], axis=1)
+        hidden = take_steps(hidden, n_logits, n_logits.shape[1])
     return model.decoder.logits(hidden)
 
 

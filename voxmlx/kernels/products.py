@@ -55,6 +55,7 @@ def multiply_packed(
     gated: bool = False,
     norm: tuple[mx.array, float] | None = None,
     add: mx.array | None = None,
+    bias: mx.array | None = None,
 ) -> mx.array:
     """Rows times a packed matrix, ``(n, K) -> (n, N)``.
 
@@ -67,6 +68,7 @@ def multiply_packed(
         norm: Weights and epsilon of the RMS norm that the rows go through before, ``(K,)`` or
             ``(n, K)``; for at most NORM_ROWS rows.
         add: What is added to the product, ``(n, N)``.
+        bias: What is added to each of its rows before, ``(N,)``.
     """
     n, width = x.shape
     n_out = packed[0].shape[0] // (2 if gated else 1)
@@ -83,12 +85,16 @@ def multiply_packed(
         inputs["norm"] = norm[0]
         constants["EACH"] = int(norm[0].ndim == 2)
         name = f"norm_{name}"
+    if bias is not None:
+        inputs["shift"] = bias
+        name = f"{name}_bias"
     if add is not None:
         inputs["add"] = add
         name = f"{name}_add"
+    text = cuda.product(None if norm is None else norm[1], bias is not None, add is not None)
     (y,) = run(
         name,
-        (cuda.HEADER, cuda.product(None if norm is None else norm[1], add is not None)),
+        (cuda.HEADER, text),
         inputs,
         {"y": ((n, n_out), x.dtype)},
         constants,

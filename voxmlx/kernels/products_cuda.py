@@ -11,6 +11,11 @@ serves as long as both factors have it.
 from __future__ import annotations
 
 HEADER = r"""
+template <typename A, typename B>
+constexpr bool same = false;
+template <typename A>
+constexpr bool same<A, A> = true;
+
 template <typename T>
 __device__ inline unsigned two(float low, float high) {
   alignas(4) const T pair[2] = {static_cast<T>(low), static_cast<T>(high)};
@@ -21,7 +26,7 @@ __device__ inline unsigned two(float low, float high) {
 template <typename T>
 __device__ inline void multiply_add(
     float* c, unsigned a0, unsigned a1, unsigned a2, unsigned a3, unsigned b0, unsigned b1) {
-  if constexpr (cuda::std::is_same_v<T, __nv_bfloat16>) {
+  if constexpr (same<T, __nv_bfloat16>) {
     asm volatile(
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
         "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};\n"
@@ -40,7 +45,7 @@ __device__ inline void multiply_add(
 // (1024 + n in half precision) has n as its last bits.
 template <typename T>
 __device__ inline unsigned weights(unsigned word, unsigned scale, unsigned bias) {
-  if constexpr (cuda::std::is_same_v<T, __nv_bfloat16>) {
+  if constexpr (same<T, __nv_bfloat16>) {
     const unsigned shifted = (word & 0x000F000Fu) | 0x43004300u;
     const __nv_bfloat162 n = __hsub2(
         *reinterpret_cast<const __nv_bfloat162*>(&shifted),
@@ -228,14 +233,23 @@ SQUARES = r"""
     }"""
 
 
-def product(eps: float | None, added: bool) -> str:
-    """The product's text; with ``eps`` of the norm of its rows, with another array added to it."""
-    text = MULTIPLY_PACKED.replace("ADDED", "rounded<T>(sum) + other_y" if added else "sum")
+def product(eps: float | None, biased: bool, added: bool) -> str:
+    """The product's text.
+
+    Args:
+        eps: Of the norm that its rows go through before; ``None`` without one.
+        biased: Whether a bias is added to each row.
+        added: Whether another array is added, last.
+    """
+    lines, value = "", "sum"
+    if biased:
+        lines += "      const float moved = static_cast<float>(shift[first + out]);\n"
+        value = f"rounded<T>({value}) + moved"
     if added:
-        text = text.replace(
-            "      y[at_y] =",
-            "      const float other_y = static_cast<float>(add[at_y]);\n      y[at_y] =",
-        )
+        lines += "      const float other_y = static_cast<float>(add[at_y]);\n"
+        value = f"rounded<T>({value}) + other_y"
+    text = MULTIPLY_PACKED.replace("ADDED", value)
+    text = text.replace("      y[at_y] =", f"{lines}      y[at_y] =")
     if eps is None:
         return text.replace("SQUARES", "").replace("TAKEN", "from[i]")
     shared = "  __shared__ float squares[WARPS][M];\n  float factor = 0;\n"

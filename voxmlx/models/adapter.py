@@ -5,6 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import mlx.nn as nn
 
+from voxmlx.kernels.rows import gelu
 from voxmlx.models.fuse import linear
 
 
@@ -33,7 +34,7 @@ class Adapter(nn.Module):
         if T % self.factor:
             raise ValueError(f"T must be a multiple of {self.factor}, got {T}")
         x = x.reshape(B * T // self.factor, self.factor * D)
-        x = linear(self.linear_2, nn.gelu(linear(self.linear_1, x)))
+        x = linear(self.linear_2, gelu(linear(self.linear_1, x)))
         return x.reshape(B, T // self.factor, -1)
 
     def step(self, x: mx.array, tail: mx.array | None) -> tuple[mx.array, mx.array]:

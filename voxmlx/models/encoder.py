@@ -17,6 +17,7 @@ from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.config import EncoderConfig, KVCacheConfig
 from voxmlx.kernels.host import gelu as gelu_by_host
+from voxmlx.kernels.rows import gelu
 from voxmlx.models.fuse import HOST
 from voxmlx.models.layers import Attention, CausalConv1d, SwiGLU
 
@@ -64,8 +65,8 @@ class EncoderLayer(nn.Module):
 
     def __call__(self, x: mx.array, cache: RingKVCache, layer: int, index: RingIndex) -> mx.array:
         """Map ``(B * T, D)`` rows."""
-        x = x + self.attention(self.attention_norm(x), cache, layer, index)
-        return x + self.mlp(self.ffn_norm(x))
+        x = self.attention(self.attention_norm(x), cache, layer, index, x)
+        return self.mlp(self.ffn_norm(x), x)
 
 
 class CausalEncoder(nn.Module):
@@ -136,10 +137,11 @@ class CausalEncoder(nn.Module):
     ) -> tuple[mx.array, tuple[mx.array, mx.array]]:
         """Both convolutions of a step: ``(B, n, D)``, and what they leave for the next one."""
         mel = mel.astype(self.norm.weight.dtype)
-        gelu = gelu_by_host if HOST in self.conv1 and mel.dtype == mx.float32 else nn.gelu
+        by_host = HOST in self.conv1 and mel.dtype == mx.float32
+        activate = gelu_by_host if by_host else gelu
         x, tail1 = self.conv1.step(mel, tails[0], n_valid)
-        x, tail2 = self.conv2.step(gelu(x), tails[1], n_valid)
-        return gelu(x), (tail1, tail2)
+        x, tail2 = self.conv2.step(activate(x), tails[1], n_valid)
+        return activate(x), (tail1, tail2)
 
     def attend(self, x: mx.array, cache: RingKVCache, index: RingIndex) -> mx.array:
         """All layers of a step, ``(B, T, D) -> (B, T, D)``, at the places in the rings given."""

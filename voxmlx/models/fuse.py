@@ -16,7 +16,8 @@ from voxmlx.kernels.decode import gated
 from voxmlx.kernels.hadamard import block_hadamard
 from voxmlx.kernels.host import HostMatrix, on_host
 from voxmlx.kernels.host import gated as gated_by_host
-from voxmlx.kernels.launch import device_is_cuda
+from voxmlx.kernels.launch import device_is_cuda, on_cuda
+from voxmlx.kernels.rows import add_bias, embed_packed, take_steps
 from voxmlx.quantization.rotated import RotatedEmbedding, RotatedLinear, setting_of
 
 NEVER = 1 << 30
@@ -31,7 +32,8 @@ PackedForm = tuple[products.Packed, int]
 """A packed matrix with its scales and biases, and the weights that share a scale."""
 
 MAX_UNPACKED = 100_000_000
-"""Most weights of a model whose packed matrices are also kept unpacked, for CPUs."""
+"""Most weights of a model whose packed matrices are also kept unpacked: for CPUs, and for CUDA,
+where MLX compiles its packed products for seconds."""
 
 
 class JoinedLinear:
@@ -60,9 +62,11 @@ class JoinedLinear:
         arrays, first = self._arrays, self.layers[0]
         if "scales" in arrays and isinstance(first, RotatedLinear):
             x = block_hadamard(x)
-        if self.host is not None or "scales" in arrays:
-            y = packed_product(x, arrays, first) if self.host is None else self.host(x)
+        if self.host is not None:
+            y = self.host(x)
             return y if self._bias is None else y + self._bias
+        if "scales" in arrays:
+            return packed_product(x, arrays, first, self._bias)
         if self._bias is None:
             return x @ arrays["weight"].T
         return mx.addmm(self._bias, x, arrays["weight"].T)
@@ -105,17 +109,36 @@ def multiply_added(layer: nn.Module, x: mx.array, add: mx.array) -> mx.array:
     return products.multiply_packed(x, *form, add=add)
 
 
-def linear(layer: nn.Module, x: mx.array) -> mx.array:
-    """One layer's product, ``(n, D) -> (n, out)``, in the way that suits the number of rows."""
+def embed(table: nn.Module, ids: mx.array) -> mx.array:
+    """Rows of an embedding table, ``(...) -> (..., D)``."""
+    form = packed_form(table, table)
+    if form is not None and UNPACKED not in table and products.fits(form[0][1].dtype, *form):
+        return embed_packed(ids, *form)
+    if UNPACKED in table and on_cuda():
+        rows = take_steps(table[UNPACKED][None], ids.reshape(1, -1), ids.size)
+        return rows.reshape(*ids.shape, -1)
+    return table(ids)
+
+
+def linear(layer: nn.Module, x: mx.array, add: mx.array | None = None) -> mx.array:
+    """One layer's product, ``(n, D) -> (n, out)``, in the way that suits the number of rows.
+
+    Args:
+        layer: The layer.
+        x: ``(n, D)``.
+        add: What is added to the result, ``(n, out)``.
+    """
+    bias = layer.get("bias")
+    if type(layer) is nn.QuantizedLinear and not (HOST in layer or UNPACKED in layer):
+        return packed_product(x, layer, layer, bias, add)
     if HOST in layer:
         y = layer[HOST](x)
     elif UNPACKED in layer:
         y = x @ layer[UNPACKED].T
-    elif type(layer) is nn.QuantizedLinear:
-        y = packed_product(x, layer, layer)
     else:
-        return layer(x)
-    return y + layer.bias if "bias" in layer else y
+        y, bias = layer(x), None
+    y = y if bias is None else add_bias(y, bias)
+    return y if add is None else add + y
 
 
 class HostPacked:
@@ -146,16 +169,33 @@ def host_product(
     return HostPacked(arrays, layer) if on_host(arrays["scales"].dtype) else None
 
 
-def packed_product(x: mx.array, arrays: Mapping[str, mx.array], setting: nn.Module) -> mx.array:
-    """Rows times a packed matrix; many rows at once are worth unpacking it first."""
+def packed_product(
+    x: mx.array,
+    arrays: Mapping[str, mx.array],
+    setting: nn.Module,
+    bias: mx.array | None = None,
+    add: mx.array | None = None,
+) -> mx.array:
+    """Rows times a packed matrix; many rows at once are worth unpacking it first.
+
+    Args:
+        x: ``(n, in)``.
+        arrays: Weight, scales and biases.
+        setting: The layer that knows the packing.
+        bias: What is added to each row, ``(out,)``.
+        add: What is added to the result, ``(n, out)``.
+    """
     packed = packed_form(setting, arrays)
     if packed is not None and products.suits(x, *packed):
-        return products.multiply_packed(x, *packed)
+        return products.multiply_packed(x, *packed, bias=bias, add=add)
     if x.shape[0] >= unpack_from(x.dtype):
-        return x @ unpack(arrays, setting, x.dtype).T
-    form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
-    weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
-    return mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
+        y = x @ unpack(arrays, setting, x.dtype).T
+    else:
+        form = {"group_size": setting.group_size, "bits": setting.bits, "mode": setting.mode}
+        weight, scales, biases = arrays["weight"], arrays["scales"], arrays.get("biases")
+        y = mx.quantized_matmul(x, weight, scales, biases, transpose=True, **form)
+    y = y if bias is None else add_bias(y, bias)
+    return y if add is None else add + y
 
 
 def unpack(
@@ -187,7 +227,7 @@ def prepare_for_inference(model: nn.Module) -> None:
     Weights that are set afterwards are not seen by joined layers.
     """
     on_cpu = mx.default_device().type == mx.cpu
-    if on_cpu:
+    if on_cpu or device_is_cuda():
         _unpack_small(model)
     joined: set[int] = set()
     for _, module in model.named_modules():
@@ -228,12 +268,12 @@ def unpacked_weight(layer: nn.Module) -> mx.array:
 
 
 def columns_first(weight: mx.array) -> mx.array:
-    """The same matrix, stored column by column.
+    """The same matrix, stored column by column on a CPU.
 
     The reference BLAS of MLX's CPU wheels multiplies by ``weight.T`` 2.3 times faster from this
     layout (``benchmarks/results.md``): its inner loop then runs over neighbouring numbers.
     """
-    return mx.contiguous(weight.T).T
+    return mx.contiguous(weight.T).T if mx.default_device().type == mx.cpu else weight
 
 
 def can_join(layers: Sequence[nn.Module]) -> bool:
@@ -249,7 +289,7 @@ def can_join(layers: Sequence[nn.Module]) -> bool:
 def _join(layers: Sequence[nn.Module], name: str) -> mx.array:
     """Put one parameter of all layers below each other and make the layers' own ones views."""
     whole = mx.concatenate([layer[name] for layer in layers])
-    if type(layers[0]) is nn.Linear and mx.default_device().type == mx.cpu:
+    if type(layers[0]) is nn.Linear:
         whole = columns_first(whole)
     mx.eval(whole)
     start = 0

@@ -15,6 +15,7 @@ import mlx.nn as nn
 from voxmlx.cache.ring import RingKVCache
 from voxmlx.cache.store import RingIndex
 from voxmlx.kernels.host import convolve
+from voxmlx.kernels.rows import add_bias, take_steps
 from voxmlx.models.fuse import HOST, JoinedLinear, PackedForm, can_join, linear
 
 
@@ -68,11 +69,10 @@ class CausalConv1d(nn.Conv1d):
         if n == 0:
             return mx.zeros((x.shape[0], 0, self.weight.shape[0]), x.dtype), tail
         if n_valid is not None:
-            places = n_valid[:, None, None] + mx.arange(self._n_tail)[:, None]
-            tail = mx.take_along_axis(x, places, axis=1)
+            tail = take_steps(x, n_valid[:, None], self._n_tail)
         if HOST in self:
             return convolve(x, self[HOST], kernel_size, stride) + self.bias, tail
-        return super().__call__(x), tail
+        return add_bias(mx.conv1d(x, self.weight, stride), self.bias), tail
 
 
 class CenteredConv1d(nn.Conv1d):
@@ -131,12 +131,30 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(n_heads * head_dim, dim, bias=bias)
         self._qkv: JoinedLinear | None = None
 
-    def __call__(self, x: mx.array, cache: RingKVCache, layer: int, index: RingIndex) -> mx.array:
-        """Attend ``(B * T, D)`` rows to the window that ``cache`` holds; same shape out."""
+    def __call__(
+        self,
+        x: mx.array,
+        cache: RingKVCache,
+        layer: int,
+        index: RingIndex,
+        add: mx.array | None = None,
+    ) -> mx.array:
+        """Attend from rows to the window that ``cache`` holds.
+
+        Args:
+            x: ``(B * T, D)``.
+            cache: Keys and values so far.
+            layer: Index of the layer.
+            index: Slots and mask of the step.
+            add: What is added to the result, ``(B * T, D)``.
+
+        Returns:
+            ``(B * T, D)``.
+        """
         if index.in_place and self._qkv is not None:
             qkv = self._qkv(x)
             joined = cache.attend_joined(layer, qkv, index, self.n_heads, self.rope_theta)
-            return linear(self.o_proj, joined)
+            return linear(self.o_proj, joined, add)
         B, T = index.slots.shape
         H, n_rotated = self.n_heads, self.n_heads + self.n_kv_heads
 
@@ -152,7 +170,7 @@ class Attention(nn.Module):
             qk, v = self._rotate(y[:, :n_rotated], index.offset), y[:, n_rotated:]
             q, k = qk[:, :H], qk[:, H:]
         out = cache.attend(layer, q, k, v, index, self.scale)
-        return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1))
+        return linear(self.o_proj, out.transpose(0, 2, 1, 3).reshape(B * T, -1), add)
 
     def attend_normed(
         self,
@@ -213,12 +231,12 @@ class SwiGLU(nn.Module):
         self.down_proj = nn.Linear(hidden_dim, dim, bias=bias)
         self._gate_up: JoinedLinear | None = None
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """Map rows, ``(n, D) -> (n, D)``."""
+    def __call__(self, x: mx.array, add: mx.array | None = None) -> mx.array:
+        """Map rows, ``(n, D) -> (n, D)``, and add others to them."""
         if self._gate_up is None:
             gate, up = linear(self.gate_proj, x), linear(self.up_proj, x)
-            return linear(self.down_proj, nn.silu(gate) * up)
-        return linear(self.down_proj, self._gate_up.gated(x))
+            return linear(self.down_proj, nn.silu(gate) * up, add)
+        return linear(self.down_proj, self._gate_up.gated(x), add)
 
     def gate_normed(self, x: mx.array, norm: tuple[mx.array, float]) -> mx.array:
         """The gated inner rows of the RMS norm of few rows, where :attr:`packed` is."""

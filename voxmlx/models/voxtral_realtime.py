@@ -17,6 +17,7 @@ from voxmlx.errors import ConfigError
 from voxmlx.models.adapter import Adapter
 from voxmlx.models.decoder import Conditioning, Decoder
 from voxmlx.models.encoder import CausalEncoder, EncoderState
+from voxmlx.models.fuse import embed
 
 if TYPE_CHECKING:
     from voxmlx.cache.ring import RingKVCache
@@ -91,5 +92,5 @@ class VoxtralRealtime(nn.Module):
         Returns:
             ``(B, T, D)``.
         """
-        words = self.decoder.embed_tokens(tokens).astype(self.dtype)
+        words = embed(self.decoder.embed_tokens, tokens).astype(self.dtype)
         return self.decoder(audio.astype(self.dtype) + words, cache, conditioning)
