@@ -51,6 +51,12 @@ def test_missing_model_is_told(capsys, tmp_path):
     assert "none" in capsys.readouterr().err
 
 
+def test_more_cannot_be_reserved_than_allowed(capsys):
+    options = ["--max-sessions", "16", "--max-memory", "0.01", "--reserve"]
+    assert run(["serve", "--model", "tiny", "--port", "0", *options]) == 1
+    assert "16 live turns need" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("formatter", [JsonFormatter(), PlainFormatter()])
 def test_a_log_entry_is_one_line_whatever_a_client_sends(formatter):
     record = None

@@ -90,6 +90,14 @@ MemoryOption = Annotated[
         help="Memory for keys and values of all sessions. Default: no limit but their number.",
     ),
 ]
+ReserveOption = Annotated[
+    bool,
+    typer.Option(
+        "--reserve",
+        help="Hold the memory of all live sessions from the start and compile before the first "
+        "one: for a GPU with many, where allocating later holds up all of them.",
+    ),
+]
 UploadOption = Annotated[
     int, typer.Option("--max-upload", metavar="MB", min=1, help="Largest file to upload.")
 ]
@@ -111,6 +119,7 @@ def run(
     max_sessions: SessionsOption = 16,
     max_files: FilesOption = 4,
     max_memory: MemoryOption = None,
+    reserve: ReserveOption = False,
     max_upload: UploadOption = 256,
     api_key: KeyOption = None,
     allow_origin: OriginOption = None,
@@ -151,6 +160,7 @@ def run(
         max_live=max_sessions,
         max_files=max_files,
         memory_bytes=None if max_memory is None else round(max_memory * _GIB),
+        reserve=reserve,
     )
     _set_up_logs(log_format)
     kv = kv_cache_config(kv_bits, kv_rotation.value)
