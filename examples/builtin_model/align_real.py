@@ -88,7 +88,13 @@ def decoder() -> Any:
         from pocketsphinx import Decoder
 
         _STATE["decoder"] = Decoder(
-            samprate=16_000, loglevel="FATAL", beam=1e-64, pbeam=1e-64, wbeam=1e-64
+            samprate=16_000,
+            loglevel="FATAL",
+            beam=1e-64,
+            pbeam=1e-64,
+            wbeam=1e-64,
+            fwdflat=False,  # either second pass moves words by frames, and a phone path is then
+            bestpath=False,  # rarely found: of 10 recordings 2 with them, 10 without
         )
         _STATE["g2p"] = G2P()
     return _STATE["decoder"]

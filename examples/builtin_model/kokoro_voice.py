@@ -11,6 +11,7 @@ import re
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,37 @@ _MAY_MISS = re.compile(r"^bert\.pooler\.|\.norm\.(weight|bias)$")
 
 STYLE = 128
 """A voice is 128 numbers for the sound and 128 for the prosody."""
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a batch is spoken, beside its voices: B sentences, L letters with the two end marks.
+
+    Attributes:
+        rhythm: (B, L) added to the logarithm of each letter's duration.
+        contrast: (B,) exponent on the letters' durations about their mean: below 1 is more even.
+        pitch: (B,) factor on the pitch; `melody`: (B,) exponent on its movement about its mean.
+        near: (B, L) ids of other letters; `share`: (B, L) how far each letter's sound moves there.
+        blur: (B,) sigma in frames by which sounds run into each other.
+        noise: (B,) slow noise on the sounds, in shares of their spread over the sentence.
+        wobble: (B,) slow noise on pitch and energy.
+        colour: (B, 128) sound of the voice in the last, wave-making part of the network.
+    """
+
+    rhythm: torch.Tensor
+    contrast: torch.Tensor
+    pitch: torch.Tensor
+    melody: torch.Tensor
+    near: torch.Tensor
+    share: torch.Tensor
+    blur: torch.Tensor
+    noise: torch.Tensor
+    wobble: torch.Tensor
+    colour: torch.Tensor
+
+    def to(self, device: str | torch.device) -> Manner:
+        """The same on a device."""
+        return Manner(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def build(weights: dict[str, np.ndarray], package: Path) -> nn.Module:
@@ -103,7 +135,7 @@ def synthesise(
     ids: Sequence[Sequence[int]],
     styles: torch.Tensor,
     speeds: torch.Tensor,
-    manner: torch.Tensor | None = None,
+    manner: Manner | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Speak a batch of sentences.
 
@@ -112,8 +144,7 @@ def synthesise(
         ids: Phoneme ids of each sentence, without the two end marks.
         styles: Voices, ``(B, 256)``.
         speeds: Relative speeds, ``(B,)``.
-        manner: ``(B, 3)``: spread of the logarithms of random factors on each phoneme's duration,
-            factor on the pitch, exponent on its movement about its mean; None for (0, 1, 1).
+        manner: How they speak; None for the network's own way.
 
     Returns:
         Sound, ``(B, n)`` float32 at 24 kHz; durations, ``(B, L)`` in frames, end marks included.
@@ -132,8 +163,7 @@ def synthesise(
     hidden = model.bert_encoder(hidden).transpose(1, 2)
     predictor = model.predictor
     prosody = predictor.text_encoder(hidden, prosody_style, lengths, padding)
-    spread = torch.zeros_like(speeds) if manner is None else manner[:, 0]
-    durations = _durations(predictor, prosody, lengths, speeds, spread).masked_fill(padding, 0)
+    durations = _durations(predictor, prosody, lengths, speeds, manner).masked_fill(padding, 0)
 
     total = durations.sum(1)
     n_frames = int(total.max())
@@ -141,18 +171,65 @@ def synthesise(
     durations[rows, lengths.to(device) - 1] += n_frames - total
     phoneme = _phoneme_of_frame(durations, n_frames).to(prosody.dtype)
     pitch, energy = predictor.F0Ntrain(prosody.transpose(1, 2) @ phoneme, prosody_style)
-    if manner is not None:
-        pitch = _repitched(pitch, manner[:, 1:2], manner[:, 2:3])
-    text = model.text_encoder(tokens, lengths, padding) @ phoneme
-    return model.decoder(text, pitch, energy, sound_style).squeeze(1), durations
+    text = model.text_encoder(tokens, lengths, padding)
+    colour = sound_style
+    if manner is None:
+        text = text @ phoneme
+    else:
+        other = model.text_encoder(manner.near, lengths, padding)
+        text = _smeared(torch.lerp(text, other, manner.share[:, None]) @ phoneme, manner)
+        pitch = _repitched(pitch, manner)
+        energy = energy + manner.wobble[:, None] * energy.std(1, keepdim=True) * _slow(energy, 12)
+        colour = manner.colour
+    return _sound(model.decoder, text, pitch, energy, sound_style, colour), durations
 
 
-def _repitched(pitch: torch.Tensor, factor: torch.Tensor, exponent: torch.Tensor) -> torch.Tensor:
+def _sound(
+    decoder: nn.Module,
+    text: torch.Tensor,
+    pitch: torch.Tensor,
+    energy: torch.Tensor,
+    style: torch.Tensor,
+    colour: torch.Tensor,
+) -> torch.Tensor:
+    """The network's decoder, ``(B, n)``; its wave-making part has a style of its own."""
+    sides = torch.cat(
+        [decoder.F0_conv(pitch.unsqueeze(1)), decoder.N_conv(energy.unsqueeze(1))], dim=1
+    )
+    x = decoder.encode(torch.cat([text, sides], dim=1), style)
+    sides = torch.cat([decoder.asr_res(text), sides], dim=1)
+    for block in decoder.decode:  # the last one doubles the frames
+        x = block(torch.cat([x, sides], dim=1), style)
+    return decoder.generator(x, colour, pitch).squeeze(1)
+
+
+def _slow(like: torch.Tensor, width: int) -> torch.Tensor:
+    """Noise of unit power over the last axis, smoothed over about `width` steps."""
+    noise = torch.randn_like(like)
+    flat = nn.functional.avg_pool1d(
+        noise.flatten(0, -2)[:, None], width, 1, width // 2, count_include_pad=False
+    )
+    return flat[:, 0, : like.shape[-1]].view_as(like) * width**0.5
+
+
+def _smeared(text: torch.Tensor, manner: Manner) -> torch.Tensor:
+    """Sounds ``(B, 512, frames)`` that run into their neighbours and are never twice the same."""
+    reach = torch.arange(-4, 5, device=text.device)
+    weight = torch.exp(-0.5 * (reach / manner.blur[:, None].clamp_min(0.05)) ** 2)
+    weight = weight / weight.sum(1, keepdim=True)
+    around = nn.functional.pad(text, (4, 4), mode="replicate").unfold(2, 9, 1)
+    blurred = torch.einsum("bcnk,bk->bcn", around, weight)
+    spread = text.std(2, keepdim=True) * manner.noise[:, None, None]
+    return blurred + spread * _slow(text, 4)
+
+
+def _repitched(pitch: torch.Tensor, manner: Manner) -> torch.Tensor:
     """Pitch in Hz, ``(B, n)``, moved and stretched where there is a voice (Kokoro: over 10 Hz)."""
     voiced = pitch > 20
     mean = (pitch * voiced).sum(1, keepdim=True) / voiced.sum(1, keepdim=True).clamp_min(1)
     mean = mean.clamp_min(20)
-    moved = factor * mean * (pitch.clamp_min(20) / mean) ** exponent
+    moved = manner.pitch[:, None] * mean * (pitch.clamp_min(20) / mean) ** manner.melody[:, None]
+    moved = moved * torch.exp(0.2 * manner.wobble[:, None] * _slow(pitch, 10))
     return torch.where(voiced, moved.clamp(45, 600), pitch)
 
 
@@ -161,7 +238,7 @@ def _durations(
     prosody: torch.Tensor,
     lengths: torch.Tensor,
     speeds: torch.Tensor,
-    spread: torch.Tensor,
+    manner: Manner | None,
 ) -> torch.Tensor:
     packed = nn.utils.rnn.pack_padded_sequence(
         prosody, lengths, batch_first=True, enforce_sorted=False
@@ -170,8 +247,12 @@ def _durations(
         predictor.lstm(packed)[0], batch_first=True, total_length=prosody.shape[1]
     )
     frames = torch.sigmoid(predictor.duration_proj(out)).sum(-1) / speeds[:, None]
-    frames = frames * torch.exp(spread[:, None] * torch.randn_like(frames))
-    return frames.round().clamp(min=1).long()
+    if manner is None:
+        return frames.round().clamp(min=1).long()
+    usual = 2.5 / speeds[:, None]  # frames of a letter, in the middle of what Kokoro predicts
+    frames = usual * (frames / usual) ** manner.contrast[:, None] * torch.exp(manner.rhythm)
+    ends = frames.cumsum(1).round()  # a letter may last no frame at all: it is swallowed
+    return torch.diff(ends, dim=1, prepend=ends.new_zeros(len(ends), 1)).clamp(0, 120).long()
 
 
 def _phoneme_of_frame(durations: torch.Tensor, n_frames: int) -> torch.Tensor:

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import random
 import time
 from pathlib import Path
 from typing import Any
 
+import manners
 import numpy as np
 import torch
+from accents import accented
 from common import KOKORO_PHONES, PHONE_ID, build_shard
 from kokoro_voice import FRAME, STYLE, build, synthesise
 from kokoro_weights import Export
@@ -27,12 +28,7 @@ from kokoro_weights import Export
 HELD_OUT = "af_kore af_sky am_eric am_puck bf_lily bm_daniel".split()
 LINES_PER_SHARD = 1_536
 MAX_SECONDS = 15.0
-NEAR = {  # what a phoneme letter may turn into; "-" is nothing
-    "ɪ": "iəɛ", "i": "ɪ", "ɛ": "ɪæ", "æ": "ɛɑ", "ʌ": "əɑ", "ə": "ɪʌɐ", "ɑ": "ɔʌæ", "ɔ": "ɑʊ",
-    "ʊ": "uə", "u": "ʊ", "ɜ": "ɛʌ", "A": "ɛe", "O": "ɔʊ", "I": "ɑ", "ð": "dz", "θ": "tf", "ŋ": "n",
-    "z": "s", "t": "ɾʔ-d", "ɾ": "td", "T": "td", "d": "-t", "h": "-", "v": "fw", "w": "v", "ɹ": "ɾ",
-    "ʤ": "ʒ", "ʒ": "ʤ", "b": "p", "ɡ": "k", "l": "w",
-}  # fmt: skip
+EARLY = 6  # 10 ms units by which Kokoro's sound comes before the frames of its letters
 
 
 class Voices:
@@ -85,29 +81,6 @@ class Voices:
         return weight * first + (1 - weight) * foreign
 
 
-def draw_manner(count: int, rng: random.Random) -> np.ndarray:
-    """(count, 3) float32: uneven rhythm, another pitch, flatter or livelier melody."""
-    rows = [
-        (rng.uniform(0.0, 0.45), math.exp(rng.gauss(0, 0.15)), rng.uniform(0.3, 1.7))
-        for _ in range(count)
-    ]
-    return np.array(rows, np.float32)
-
-
-def slur(phonemes: str, rng: random.Random) -> str:
-    """Now and then another vowel, a lost h, t or d, as people of many accents speak."""
-    rate = rng.choices((0.0, 0.03, 0.08), (0.5, 0.35, 0.15))[0]
-    words = []
-    for word in phonemes.split(" "):
-        out = ""
-        for letter in word:
-            if letter in NEAR and rng.random() < rate:
-                letter = rng.choice(NEAR[letter])
-            out += "" if letter == "-" else letter
-        words.append(out if any(c in KOKORO_PHONES for c in out) else word)
-    return " ".join(words)
-
-
 def read_lines(path: Path, split: str) -> list[tuple[str, str, str]]:
     """(accent, phonemes, words) of one split."""
     rows = [line.rstrip("\n").split("\t") for line in open(path)]
@@ -147,14 +120,16 @@ def label(
         return None
     units = np.concatenate([[0], track_ids, [0]])
     track = np.repeat(units, durations)  # 40 Hz
-    track = track[np.minimum(np.arange(int(len(track) * 2.5)) * 2 // 5, len(track) - 1)].astype(
-        np.uint8
-    )
+    track = track[np.minimum(np.arange(int(len(track) * 2.5)) * 2 // 5, len(track) - 1)]
+
+    def sample(frame: int) -> int:
+        return max(0, int(frame) * 400 - EARLY * 160)
+
     return {
-        "track": track,
-        "onset": onset * 400,
-        "offset": last_phone_end * 400,
-        "words": [(int(e) * 400, w) for e, w in zip(word_ends, text, strict=True)],
+        "track": np.pad(track[EARLY:], (0, EARLY)).astype(np.uint8),
+        "onset": sample(onset),
+        "offset": sample(last_phone_end),
+        "words": [(sample(e), w) for e, w in zip(word_ends, text, strict=True)],
     }
 
 
@@ -173,17 +148,24 @@ def speak(
     styles: np.ndarray,
     speeds: np.ndarray,
     device: str,
-    manner: np.ndarray | None = None,
+    colours: np.ndarray | None = None,
+    rng: random.Random | None = None,
 ) -> list[dict[str, Any]]:
-    """Clips (see common.build_shard) of one batch of lines; `manner` as in kokoro_voice."""
+    """Clips (see common.build_shard) of one batch of lines; with `rng` in a manner drawn for each.
+
+    `colours` are voices like `styles` (see manners.draw).
+    """
     kept = [[c for c in line[1] if c in vocab] for line in lines]
     ids = [[vocab[c] for c in row] for row in kept]
+    drawn = None
+    if rng is not None and colours is not None:
+        drawn = manners.draw(kept, vocab, styles, colours, rng).to(device)
     audio, durations = synthesise(
         model,
         ids,
         torch.from_numpy(styles).to(device),
         torch.from_numpy(speeds).to(device),
-        None if manner is None else torch.from_numpy(manner).to(device),
+        drawn,
     )
     audio = to_16k(audio.float()).cpu().numpy()
     durations = durations.cpu().numpy()
@@ -289,11 +271,13 @@ def main() -> None:
         position += len(chunk)
         clips: list[dict[str, Any]] = []
         for part in batches(chunk, args.batch, rng):
-            styles = np.stack([voices.draw(line[0], len(line[1])) for line in part])
-            speeds = np.array([rng.uniform(0.75, 1.35) for _ in part], np.float32)
-            part = [(accent, slur(phonemes, rng), words) for accent, phonemes, words in part]
-            manner = draw_manner(len(part), rng)
-            clips += speak(model, vocab, part, styles.astype(np.float32), speeds, device, manner)
+            styles, colours = (
+                np.stack([voices.draw(line[0], len(line[1])) for line in part]).astype(np.float32)
+                for _ in range(2)
+            )
+            speeds = np.array([rng.uniform(0.7, 1.3) for _ in part], np.float32)
+            part = [(accent, accented(said, words, rng), words) for accent, said, words in part]
+            clips += speak(model, vocab, part, styles, speeds, device, colours, rng)
             if time.time() - began > args.seconds:
                 break
         shard = build_shard(clips, "kokoro")

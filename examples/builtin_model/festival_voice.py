@@ -1,0 +1,169 @@
+"""Step 2e, on any CPU: two people's diphones, joined by Festival, as shards beside synthesise.py's.
+
+    python festival_voice.py --festival DIR --text text.tsv --out DIR --seconds 200 --workers 8
+
+`DIR` holds the unpacked Debian packages festival, libestools2.5, festlex-cmu, festlex-poslex,
+festvox-kallpc16k and festvox-kdlpc16k (free for any use). Each line gets one of the two voices, a
+speed, a pitch and a liveliness of its own. Times of words and phones are Festival's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import tempfile
+import time
+from multiprocessing import Process
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import PHONE_ID, build_shard
+
+LINES_PER_SHARD = 1_000
+LINES_PER_RUN = 100
+MAX_SECONDS = 15.0
+RATE = 16_000
+SILENCE = {"pau", "h#", "brth", "ssil"}
+PHONES = {"ax": "AH", "axr": "ER", "dx": "T", "el": "L", "em": "M", "en": "N", "hv": "HH"}
+SCHEME = """
+(define (say voice name text stretch mean spread)
+  (if (string-equal voice "kal") (voice_kal_diphone) (voice_ked_diphone))
+  (Parameter.set 'Duration_Stretch stretch)
+  (set! int_lr_params
+    (cons (cons 'target_f0_mean (cons mean nil)) (cons (cons 'target_f0_std (cons spread nil))
+      (cons '(model_f0_mean 170) (cons '(model_f0_std 34) nil)))))
+  (set! utt (Utterance Text ""))
+  (utt.set_feat utt 'iform (string-append "\\"" text "\\""))
+  (utt.synth utt)
+  (utt.save.wave utt (string-append name ".wav") 'riff)
+  (set! out (fopen (string-append name ".lab") "w"))
+  (mapcar (lambda (s) (format out "S %f %s\\n" (item.feat s 'end) (item.name s)))
+    (utt.relation.items utt 'Segment))
+  (mapcar
+    (lambda (t)
+      (if (item.parent t)
+        (format out "W %f %s\\n" (item.feat t 'word_end) (item.name t))
+        (format out "T 0 %s\\n" (item.name t))))
+    (utt.relation.items utt 'Token))
+  (fclose out))
+"""
+
+
+def phone_of(name: str) -> int:
+    """Phone id of a Festival name."""
+    return 0 if name in SILENCE else PHONE_ID[PHONES.get(name, name.upper())]
+
+
+def speak(festival: Path, texts: list[str], rng: random.Random) -> list[dict[str, Any]]:
+    """Clips (see common.build_shard) of some lines, by one run of the program."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        calls = [
+            f'(say "{rng.choice(("kal", "ked"))}" "{folder}/{i}" "{text}" '
+            f"{rng.uniform(0.75, 1.4):.3f} {rng.uniform(75, 200):.1f} {rng.uniform(4, 35):.1f})"
+            for i, text in enumerate(texts)
+        ]
+        (folder / "job.scm").write_text(SCHEME + "\n".join(calls) + "\n")
+        root = festival / "usr"
+        libraries = next(root.glob("lib/*/libestools.so.2.5")).parent
+        subprocess.run(
+            [
+                root / "bin/festival",
+                "--datadir", root / "share/festival",
+                "--libdir", root / "lib/festival",
+                "-b", folder / "job.scm",
+            ],
+            env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+        made = [read(folder / str(i), text) for i, text in enumerate(texts)]
+    return [clip for clip in made if clip is not None]
+
+
+def read(path: Path, text: str) -> dict[str, Any] | None:
+    """One line's clip; None where it was not spoken whole, or word for word."""
+    if not path.with_suffix(".lab").exists():
+        return None
+    rows = [line.split() for line in path.with_suffix(".lab").read_text().splitlines()]
+    phones = [(float(r[1]), phone_of(r[2])) for r in rows if r[0] == "S"]
+    words: list[tuple[int, str]] = []
+    for kind, end, name in (r for r in rows if r[0] in "TW" and len(r) == 3):
+        if kind == "T":
+            words.append((0, name))
+        elif words:  # a part of the last one: smith, then 's
+            words[-1] = max(words[-1][0], int(float(end) * RATE)), words[-1][1]
+    if [w for _, w in words] != text.split() or not any(p for _, p in phones):
+        return None
+    wave = np.frombuffer(path.with_suffix(".wav").read_bytes()[44:], "<i2").astype(np.float32)
+    peak = float(np.abs(wave).max()) if len(wave) else 0.0
+    edges = [0, *(round(end * 100) for end, _ in phones)]
+    track = np.zeros(len(wave) // 160 + 1, np.uint8)
+    for (_, phone), start, stop in zip(phones, edges, edges[1:], strict=False):
+        track[start:stop] = phone
+    sound = np.flatnonzero(track)
+    if peak < 100 or not len(sound) or len(wave) > MAX_SECONDS * RATE:
+        return None
+    return {
+        "audio": np.round(wave / peak * 0.7 * 32767).astype(np.int16),
+        "track": track,
+        "onset": int(sound[0]) * 160,
+        "offset": min(int(sound[-1] + 1) * 160, len(wave)),
+        "words": [(min(end, len(wave)), word) for end, word in words],
+    }
+
+
+def work(args: argparse.Namespace, worker: int, began: float) -> None:
+    """One process: shards until the time is over."""
+    rng = random.Random(1_000 * args.seed + worker)
+    rows = [line.rstrip("\n").split("\t") for line in open(args.text)]
+    lines = [row[3] for row in rows if row[0] == "train"][worker :: args.workers]
+    rng.shuffle(lines)
+    index = len(list(args.out.glob(f"f{worker}_*.json")))
+    position, made = 0, 0.0
+    while time.time() - began < args.seconds and (not args.shards or index < args.shards):
+        clips: list[dict[str, Any]] = []
+        while len(clips) < args.lines_per_shard and time.time() - began < args.seconds:
+            part = [lines[(position + i) % len(lines)] for i in range(LINES_PER_RUN)]
+            clips += speak(args.festival, part, rng)
+            position += len(part)
+            if not clips and position >= 10 * LINES_PER_RUN:
+                raise OSError(
+                    f"{args.festival}: Festival speaks no line, expected usr/bin/festival"
+                )
+        if not clips:
+            break
+        shard = build_shard(clips, "festival")
+        shard.save(args.out / f"f{worker}_{index:04d}")
+        index += 1
+        made += float(shard.length.sum()) / RATE
+        print(
+            f"festival {worker}: {index} shards, {made / 3600:.2f} h, {len(clips)} clips, "
+            f"{made / (time.time() - began):.0f} x real time",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("--festival", "--text", "--out"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=200)
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--shards", type=int, default=0, help="at most so many a worker")
+    parser.add_argument("--lines-per-shard", type=int, default=LINES_PER_SHARD)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.time()
+    workers = [Process(target=work, args=(args, w, began)) for w in range(args.workers)]
+    for process in workers:
+        process.start()
+    for process in workers:
+        process.join()
+
+
+if __name__ == "__main__":
+    main()
