@@ -11,13 +11,13 @@ not wait for Python.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import mlx.core as mx
 
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.bias import MAX_AHEAD
 from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, gaps_of, nested
+from voxmlx.generation.passes import Block, Pass, Work
 from voxmlx.generation.prompt import streaming_prompt
 from voxmlx.generation.row import GeneratedToken, Row, RowOptions, SpecialIds
 from voxmlx.generation.slots import MAX_ROWS, Slots, round_up
@@ -53,39 +53,6 @@ def step_sizes(n_places: int) -> tuple[int, ...]:
     if mx.cuda.is_available():
         return tuple(n for n in sizes if n == 1 or n * n_places >= CUDA_ROWS)
     return sizes
-
-
-@dataclass(frozen=True)
-class _Work:
-    """One row's part of a pass; ``first`` is the placed position of the first output."""
-
-    slot: int
-    key: int
-    row: Row
-    tokens: list[int]
-    first: int
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """A pass under way, its logits or what it chose; the rings do not count its positions yet."""
-
-    work: list[_Work]
-    made: mx.array | Outputs
-
-
-@dataclass(frozen=True)
-class _Block:
-    """Embeddings of rows that go on together; ``first`` is the position of each row's first."""
-
-    first: dict[int, int]
-    audio: mx.array
-
-    def column(self, work: Sequence[_Work], start: int) -> mx.array | None:
-        """Embeddings of the rows' next positions but ``start``, if they are all in one column."""
-        columns = {w.row.n_placed + start - self.first.get(w.key, 1 << 60) for w in work}
-        i = columns.pop()
-        return self.audio[:, i : i + 1] if not columns and 0 <= i < self.audio.shape[1] else None
 
 
 class BatchDecoder:
@@ -132,8 +99,8 @@ class BatchDecoder:
         self._state: DecodeState | None = None
         self._program = step_program(model)
         self._by_host = model.decoder.layers[0].attention.by_host
-        self._ahead: _Pass | None = None
-        self._block: _Block | None = None
+        self._ahead: Pass | None = None
+        self._block: Block | None = None
 
     @property
     def n_rows(self) -> int:
@@ -214,7 +181,7 @@ class BatchDecoder:
         self.n_passes += 1
         return tokens
 
-    def _plan(self, max_tokens: int | None, max_positions: int | None) -> list[_Work]:
+    def _plan(self, max_tokens: int | None, max_positions: int | None) -> list[Work]:
         """What each row with work places next."""
         rows = {key: row for key, row in self._rows.items() if row.n_ready}
         if not rows:
@@ -230,10 +197,10 @@ class BatchDecoder:
         for key, row in rows.items():
             tokens = row.plan(width, most, max_tokens)
             first = min(len(row.known), len(tokens)) - 1
-            work.append(_Work(self._slots[key], key, row, tokens, first))
+            work.append(Work(self._slots[key], key, row, tokens, first))
         return work
 
-    def _start(self, work: list[_Work]) -> _Pass:
+    def _start(self, work: list[Work]) -> Pass:
         """Place every row's tokens and score them from the last known one on, ``(B, N, V)``."""
         B = self._slots.size
         sizes = step_sizes(B)
@@ -252,9 +219,9 @@ class BatchDecoder:
             N if last else mx.array(picks),
         )
         self._cache.rewind(T)
-        return _Pass(work, logits)
+        return Pass(work, logits)
 
-    def _may_go_ahead(self, work: Sequence[_Work], n_places: int) -> bool:
+    def _may_go_ahead(self, work: Sequence[Work], n_places: int) -> bool:
         """Whether the next pass is clear before this one's tokens are read.
 
         Every row that has work took part, each goes on by one position and wants no guess, and
@@ -273,18 +240,18 @@ class BatchDecoder:
             return False
         return bool(rows) and self._width(rows) == 1
 
-    def _go_ahead(self, work: Sequence[_Work], ids: mx.array) -> _Pass:
+    def _go_ahead(self, work: Sequence[Work], ids: mx.array) -> Pass:
         """Start the next pass on tokens, ``(B, 1)``, that are still on the device."""
         placed = (self._decode_state(), ids.astype(mx.int32), self._audio(work, 1, 1))
-        work = [_Work(w.slot, w.key, w.row, [0], 0) for w in work]
+        work = [Work(w.slot, w.key, w.row, [0], 0) for w in work]
         if all(w.row.plain for w in work):
             outputs = Outputs(*self._program.greedy(*placed))
             mx.async_eval(*outputs)
-            started = _Pass(work, outputs)
+            started = Pass(work, outputs)
         else:
             logits = self._program(*placed, 1)
             mx.async_eval(logits)
-            started = _Pass(work, logits)
+            started = Pass(work, logits)
         self._cache.rewind(1)
         return started
 
@@ -298,20 +265,20 @@ class BatchDecoder:
         overhead = HOST_OVERHEAD if self._by_host else pass_overhead(n_places)
         return best_width(guessers, step_sizes(n_places), n_places, overhead)
 
-    def _audio(self, work: Sequence[_Work], start: int, n: int) -> mx.array:
+    def _audio(self, work: Sequence[Work], start: int, n: int) -> mx.array:
         """Embeddings of a pass, ``(B, n, D)``, from each row's queue; zeros where it has none."""
         if n == 1 and self._slots.size > 1:
             column = None if self._block is None else self._block.column(work, start)
             if column is None:
                 length = min(BLOCK, *(w.row.n_audio - start for w in work))
                 audio = self._gather(work, start, length, [length] * len(work))
-                self._block = _Block({w.key: w.row.n_placed + start for w in work}, audio)
+                self._block = Block({w.key: w.row.n_placed + start for w in work}, audio)
                 column = self._block.column(work, start)
             if column is not None:
                 return column
         return self._gather(work, start, n, [len(w.tokens) for w in work])
 
-    def _gather(self, work: Sequence[_Work], start: int, n: int, counts: Sequence[int]) -> mx.array:
+    def _gather(self, work: Sequence[Work], start: int, n: int, counts: Sequence[int]) -> mx.array:
         """Some embeddings of every row, filled up with zeros to ``n`` of them."""
         shape = (1, n, self._model.config.decoder.dim)
         rows = [mx.zeros(shape, self._model.dtype)] * self._slots.size
@@ -321,7 +288,7 @@ class BatchDecoder:
             rows[w.slot] = mx.pad(audio, [(0, 0), (0, short), (0, 0)]) if short else audio
         return mx.concatenate(rows) if len(rows) > 1 else rows[0]
 
-    def _choose(self, logits: mx.array, work: Sequence[_Work]) -> Outputs:
+    def _choose(self, logits: mx.array, work: Sequence[Work]) -> Outputs:
         """Start computing what follows each scored position."""
         scored = [w for w in work if w.first == len(w.row.known) - 1]
         biases = {w.slot: w.row.biases(w.tokens) for w in scored if w.row.options.rules}
@@ -347,7 +314,7 @@ class BatchDecoder:
         return Outputs(ids, chosen - total, *best, gaps)
 
     def _settle(
-        self, work: Sequence[_Work], outputs: Outputs
+        self, work: Sequence[Work], outputs: Outputs
     ) -> tuple[dict[int, list[GeneratedToken]], dict[int, int]]:
         """Read a pass from the device: new tokens of each row, and how many positions stay."""
         all_ids, logprobs = nested(outputs.ids), nested(outputs.logprobs)
