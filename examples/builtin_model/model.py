@@ -125,13 +125,17 @@ class DroppedSilu(nn.Module):
 
 
 class Trainee(nn.Module):
-    """The reference model and, for training only, a phone classifier on its encoder."""
+    """The reference model and, for training only, classifiers of its encoder's frames.
 
-    def __init__(self, shape: Shape) -> None:
+    One names phones, another gives a teacher's vectors, `teacher` numbers wide.
+    """
+
+    def __init__(self, shape: Shape, teacher: int = 0) -> None:
         super().__init__()
         self.shape = shape
         self.voxtral = VoxtralRealtimeForConditionalGeneration(config(shape))
         self.phones = nn.Linear(shape.enc_dim, len(PHONES))
+        self.copy = nn.Linear(shape.enc_dim, teacher) if teacher else nn.Identity()
         self.reset()
 
     @torch.no_grad()

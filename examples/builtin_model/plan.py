@@ -19,8 +19,18 @@ from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Sha
 SEGMENTS = 16
 # shard, start, onset, offset, length (samples), words with their ends
 Utterance = tuple[int, int, int, int, int, list[tuple[int, list[int]]]]
-SHARES = {"librispeech": 0.52, "lj": 0.31, "coffee": 0.14, "digits": 0.03}
-FORMANT_SHARE = 0.12  # of the made speech, where there is any
+SHARES = {  # of what people said; spliced: new sentences from their sounds
+    "librispeech": 0.25,
+    "lj": 0.13,
+    "coffee": 0.11,
+    "digits": 0.02,
+    "prompts": 0.05,
+    "spliced_people": 0.16,
+    "spliced_mixed": 0.09,
+    "spliced_lj": 0.15,
+    "spliced_prompts": 0.04,
+}
+RARE = {"espeak": 0.10, "festival": 0.07}  # of the made speech, where there is any
 
 
 @dataclass(frozen=True)
@@ -77,11 +87,14 @@ class Planner:
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
             name = rng.choices(names, [SHARES[n] for n in names])[0]
-            return self.part(rng.choice(items[name]), 0.85)
-        made = [n for n in items if n not in SHARES and n != "espeak"] or list(items)
+            return self.part(rng.choice(items[name]), 0.3 if "spliced" in name else 0.85)
+        made = [n for n in items if n not in SHARES and n not in RARE] or list(items)
         name = rng.choices(made, [len(items[n]) for n in made])[0]
-        if "espeak" in items and rng.random() < FORMANT_SHARE:
-            name = "espeak"
+        draw = rng.random()
+        for other, share in RARE.items():
+            if other in items and 0 <= draw < share:
+                name = other
+            draw -= share
         return self.part(rng.choice(items[name]), 0.25)
 
     def part(self, whole: Utterance, chance: float) -> Utterance:
@@ -175,18 +188,19 @@ class Planner:
 
 
 class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
-    """Endless batches; reads ORDER (shard names, one a line) again every few seconds."""
+    """Endless batches; reads `order` (shard names, one a line) again every few seconds."""
 
     def __init__(
-        self, folder: Path, tekken: Path, buckets: list[Bucket], real: Any, seed: int
+        self,
+        folder: Path,
+        order: Path,
+        tekken: Path,
+        buckets: list[Bucket],
+        real: Any,
+        seed: int,
     ) -> None:
-        self.folder, self.tekken, self.buckets, self.real, self.seed = (
-            folder,
-            tekken,
-            buckets,
-            real,
-            seed,
-        )
+        self.folder, self.order, self.tekken = folder, order, tekken
+        self.buckets, self.real, self.seed = buckets, real, seed
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torch.utils.data.get_worker_info()
@@ -199,7 +213,7 @@ class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
         while True:
             if time.time() - looked > 5:
                 looked = time.time()
-                library.refresh((self.folder / "ORDER").read_text().split())
+                library.refresh(self.order.read_text().split())
             bucket = self.buckets[step % len(self.buckets)]
             step += 1
             yield planner.batch(bucket, float(self.real.value))

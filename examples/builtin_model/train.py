@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import random
 import shutil
@@ -28,57 +27,13 @@ from export import export
 from model import Trainee, log_mel, mel_filters
 from optim import Average, optimisers
 from plan import Bucket, Plans
+from schedule import Schedule
+from teacher import POSITIONS, Teacher
 from torch import Tensor
 from vocode import vocode
 
+TEACHER_LATE = 3  # frames of 20 ms by which the encoder may hear more than the teacher's frame
 NEW_HEAD_STEPS = 150  # exported weights hold no phone head: a warm start has to learn one
-
-
-def ramp(u: float, start: float, stop: float, a: float, b: float) -> float:
-    """A before `start`, b after `stop`, linear between."""
-    x = min(1.0, max(0.0, (u - start) / (stop - start)))
-    return a + (b - a) * x
-
-
-class Schedule:
-    """Every setting that changes, by the share `u` of the training time that is over."""
-
-    def __init__(self, warm: bool) -> None:
-        self.warm = warm
-
-    def rate(self, u: float) -> float:
-        """Learning rate as a share of the peak."""
-        up, hold, stop = min(1.0, u / 0.02 + 0.01), 0.40 if self.warm else 0.35, 0.98
-        if u < hold:
-            return up
-        x = min(1.0, (u - hold) / (stop - hold))
-        return 0.005 + 0.995 * 0.5 * (1 + math.cos(math.pi * x))
-
-    def encoder_alone(self, u: float) -> bool:
-        """Whether only the phone loss reaches the encoder."""
-        return u < 0.07 and not self.warm
-
-    def phones(self, u: float) -> float:
-        """Weight of the phone loss."""
-        return ramp(u, 0.15, 0.8, 0.6 if self.warm else 1.0, 0.2)
-
-    def forget(self, u: float) -> float:
-        """Share of previous tokens that are replaced."""
-        if self.warm:
-            return ramp(u, 0.2, 0.8, 0.20, 0.06)
-        return ramp(u, 0.4, 0.85, 0.30, 0.06)
-
-    def pad(self, u: float) -> float:
-        """Weight of a position where a pad is due."""
-        return ramp(u, 0.1 if self.warm else 0.3, 0.8, 0.3, 0.7)
-
-    def strength(self, u: float) -> float:
-        """How rough the sound is at most."""
-        return ramp(u, 0.7, 0.95, 1.0, 0.6) if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
-
-    def real(self, u: float) -> float:
-        """Share of recordings of people."""
-        return ramp(u, 0.3, 0.8, 0.25, 0.35) if self.warm else ramp(u, 0.25, 0.75, 0.10, 0.25)
 
 
 def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -> Tensor:
@@ -93,6 +48,24 @@ def forget(tokens: Tensor, delays: Tensor, share: float, gen: torch.Generator) -
     return torch.where(mine & (draw < share), other, tokens)
 
 
+def lose(audio: Tensor, share: float, gen: torch.Generator) -> Tensor:
+    """Noise for some of the clips (B, T, dim), zeros for runs of three positions.
+
+    So that the decoder meets an encoder in doubt, and context has to do.
+    """
+    if share == 0:
+        return audio
+    level = (
+        0.5 * audio.detach().std() * torch.rand(len(audio), 1, 1, generator=gen, device=gen.device)
+    )
+    level = level * (torch.rand(level.shape, generator=gen, device=gen.device) < 0.5)
+    noise = torch.randn(audio.shape, generator=gen, device=gen.device)
+    audio = audio + (level * noise).to(audio.dtype)
+    begins = torch.rand(audio.shape[:2], generator=gen, device=audio.device) < share / 3
+    gone = F.max_pool1d(F.pad(begins[:, None].float(), (2, 0)), 3, 1)[:, 0] > 0
+    return audio * ~gone[..., None]
+
+
 def losses(
     model: Trainee,
     mel: Tensor,
@@ -101,9 +74,11 @@ def losses(
     tokens: Tensor,
     schedule: Schedule,
     u: float,
+    gen: torch.Generator,
     new_head: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(total, text, phone) losses of a batch; a new phone head does not reach the encoder."""
+    taught: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(total, text, phone, teacher) losses of a batch; new heads do not reach the encoder."""
     hidden = model.encode(mel)
     frame = torch.arange(labels.shape[1], device=labels.device)[None] * 320 - OFFSET
     heard = (frame >= 0) & (frame < plan["samples"][:, None]) & (labels < 255)
@@ -111,7 +86,15 @@ def losses(
         model.phones(hidden.detach() if new_head else hidden).float().flatten(0, 1),
         torch.where(heard, labels, -100).flatten(),
     )
+    distance = phone.new_zeros(())
+    if taught is not None:
+        guess = model.copy(hidden.detach() if new_head else hidden)[:, TEACHER_LATE:].float()
+        n = min(guess.shape[1], taught.shape[1])
+        apart = F.smooth_l1_loss(guess[:, :n], taught[:, :n], reduction="none").mean(-1)
+        inside = heard[:, TEACHER_LATE:][:, :n]
+        distance = (apart * inside).sum() / inside.sum()
     audio = model.adapt(hidden.detach() if schedule.encoder_alone(u) else hidden)
+    audio = lose(audio, schedule.lost(u), gen)
     logits = model.decode(tokens, audio, plan["delays"]).float()
     wanted = plan["targets"]
     asked = wanted >= 0
@@ -121,16 +104,17 @@ def losses(
     ).view_as(weight)
     text = (ce * weight).sum() / weight.sum()
     z = (logits.logsumexp(-1).square() * asked).sum() / asked.sum()
-    return text + schedule.phones(u) * phone + 1e-4 * z, text, phone
+    total = text + schedule.phones(u) * phone + schedule.teach(u) * distance + 1e-4 * z
+    return total, text, phone, distance
 
 
 class Feeder(threading.Thread):
     """Moves new shards into the bank and names them in ORDER, where the planners find them."""
 
-    def __init__(self, folder: Path, bank: Bank) -> None:
+    def __init__(self, folder: Path, bank: Bank, order: Path) -> None:
         super().__init__(daemon=True)
         self.folder, self.bank, self.known = folder, bank, set()
-        self.order = folder / "ORDER"
+        self.order = order
         self.order.write_text("")
         self.stop = False
 
@@ -163,8 +147,10 @@ class Run:
         self.args, self.device = args, device
         torch.manual_seed(args.seed)
         self.shape = Shape(**json.loads(args.shape))
-        self.model = Trainee(self.shape).to(device)
-        self.judge = Trainee(self.shape).to(device).eval()
+        self.teacher = None if args.teacher is None else Teacher(args.teacher).to(device)
+        width = 0 if self.teacher is None else self.teacher.width
+        self.model = Trainee(self.shape, width).to(device)
+        self.judge = Trainee(self.shape, width).to(device).eval()
         self.model.attention("banded")
         self.model.drop(args.dropout)
         self.judge.attention("sdpa")
@@ -186,7 +172,7 @@ class Run:
             for optimiser, saved in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(saved)
             self.elapsed, self.step = state["elapsed"], state["step"]
-        self.schedule = Schedule(args.start_from is not None)
+        self.schedule = Schedule(args.start_from is not None, args.real)
         self.bpe = Bpe(args.tekken)
         self.filters = mel_filters(device)
         self.sets: dict[str, list[Any]] = {}
@@ -265,10 +251,12 @@ def main() -> None:
     parser.add_argument("--shape", default="{}", help="JSON of common.Shape fields")
     parser.add_argument("--eval-limit", type=int, default=100)
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
+    parser.add_argument("--teacher", type=Path, default=None, help="what teacher.py wrote")
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument(
         "--vocoded", type=float, default=0.25, help="share of clips that a vocoder speaks again"
     )
+    parser.add_argument("--real", type=float, default=0.35, help="share of people's voices at last")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -286,14 +274,15 @@ def main() -> None:
         run.model.compile_layers()
     buckets = [Bucket(*map(int, b.split("x"))) for b in args.buckets.split(",")]
     bank = Bank(args.data, int(args.capacity), device)
-    feeder = Feeder(args.data, bank)
+    order = args.out / "ORDER"
+    feeder = Feeder(args.data, bank, order)
     came = time.time()
     while not feeder.known or (len(feeder.known) < args.wait_for and time.time() < came + 60):
         feeder.scan()
         time.sleep(1)
     feeder.start()
     real = multiprocessing.Value("d", run.schedule.real(run.u))
-    plans = Plans(args.data, args.tekken, buckets, real, args.seed * 100 + run.step)
+    plans = Plans(args.data, order, args.tekken, buckets, real, args.seed * 100 + run.step)
     loader = iter(
         torch.utils.data.DataLoader(
             plans,
@@ -317,7 +306,7 @@ def train(
     """Steps until the time is over."""
     device, schedule = run.device, run.schedule
     saved = noted = time.time()
-    heard, sums = 0.0, torch.zeros(2, device=device)
+    heard, sums = 0.0, torch.zeros(3, device=device)
     count = 0
     params = [p for p in run.model.parameters()]
     while (u := run.u) < 1:
@@ -328,6 +317,7 @@ def train(
             strength = schedule.strength(u) * random.random() ** 0.5
             if remade := round(run.args.vocoded * len(wave)):
                 wave[:remade] = vocode(wave[:remade], labels[:remade], gen)
+            taught = None if run.teacher is None else run.teacher(wave[:, : POSITIONS * 320])
             wave = roughen(wave, plan["samples"], plan["voiced"], strength)
             mel = warp_time(log_mel(wave, run.filters), strength, gen)
             mel = bend_mel(mel, strength, gen)
@@ -335,7 +325,9 @@ def train(
             tokens = forget(plan["tokens"], plan["delays"], schedule.forget(u), gen)
         with torch.autocast(device, torch.bfloat16):
             new_head = run.schedule.warm and run.step < NEW_HEAD_STEPS
-            total, text, phone = losses(run.model, mel, labels, plan, tokens, schedule, u, new_head)
+            total, *parts = losses(
+                run.model, mel, labels, plan, tokens, schedule, u, gen, new_head, taught
+            )
         total.backward()
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for optimiser in run.optimisers:
@@ -346,7 +338,7 @@ def train(
         run.step += 1
         run.average.update(min(0.999, (1 + run.step) / (10 + run.step)))
         heard += plan["tokens"].numel() * 0.08
-        sums += torch.stack((text.detach(), phone.detach()))
+        sums += torch.stack([part.detach() for part in parts])
         count += 1
         now = time.time()
         if now - noted > 15:
@@ -354,6 +346,7 @@ def train(
             rate = heard / (time.time() - noted)
             print(
                 f"u {u:.3f} step {run.step} text {mean[0]:.3f} phone {mean[1]:.3f} "
+                f"teacher {mean[2]:.3f} "
                 f"{rate:.0f} x real time, "
                 f"{len(bank.base)} shards {bank.used / 57.6e6:.1f} h",
                 flush=True,
