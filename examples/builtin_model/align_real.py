@@ -186,18 +186,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("--speech", "--packages", "--coffee-labels", "--out"):
         parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--prompts", type=Path, default=None, help="the folder prompts.py wrote")
     args = parser.parse_args()
     sys.path.insert(0, str(args.packages))
     args.out.mkdir(parents=True, exist_ok=True)
     todo = jobs(args.speech, args.coffee_labels)
-    train = [job for job in todo if job["split"] == "train"]
+    root = {job["file"]: args.speech for job in todo}
+    if args.prompts is not None:
+        for name, text in table(args.prompts / "text.tsv", 1):
+            file = f"{args.prompts.name}/{name}"
+            todo.append({"source": "prompts", "split": "train", "file": file, "text": text})
+            root[file] = args.prompts.parent
+    train = [(job, root[job["file"]]) for job in todo if job["split"] == "train"]
     with Pool(2) as pool:
-        done = [row for row in pool.imap(run, [(job, args.speech) for job in train], 8) if row]
+        done = [row for row in pool.imap(run, train, 8) if row]
     done += [job for job in todo if job["split"] == "test"]
     for row in done:
         target = args.out / row["file"]
         target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(args.speech / row["file"], target)
+        shutil.copy(root[row["file"]] / row["file"], target)
     (args.out / "real.json").write_text(json.dumps(done))
     counts: dict[str, int] = {}
     for row in done:

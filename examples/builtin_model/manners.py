@@ -44,10 +44,10 @@ def _near(
     letters: list[str], vocab: dict[str, int], rng: random.Random
 ) -> tuple[list[int], list[float]]:
     """Another letter for each, and how far its sound moves there; alike for a letter's places."""
-    most = rng.choice((0.0, 0.25, 0.4, 0.55))
+    most = rng.choice((0.0, 0.3, 0.5, 0.65))
     goal = {c: rng.choice(NEAR[c].replace("-", "") or c) if c in NEAR else c for c in set(letters)}
     base = {c: rng.uniform(0, most) for c in sorted(goal)}
-    share = [min(0.6, max(0.0, base[c] * rng.uniform(0.3, 1.5))) for c in letters]
+    share = [min(0.7, max(0.0, base[c] * rng.uniform(0.3, 1.5))) for c in letters]
     return [vocab.get(goal[c], vocab[c]) for c in letters], share
 
 
@@ -83,8 +83,8 @@ def draw(
                 rng.uniform(0.5, 1.1),
                 math.exp(rng.gauss(0, 0.15)),
                 rng.uniform(0.3, 1.7),
-                rng.choice((0.0, rng.uniform(0.3, 1.0))),
-                rng.choice((0.0, rng.uniform(0.05, 0.4))),
+                rng.choice((0.0, rng.uniform(0.4, 1.6))),
+                rng.choice((0.0, rng.uniform(0.2, 1.0))),
                 rng.uniform(0.0, 0.4),
             )
         )
