@@ -24,7 +24,7 @@ SHARES = {  # of what people said; spliced: new sentences from their sounds
     "lj": 0.13,
     "coffee": 0.11,
     "digits": 0.02,
-    "prompts": 0.05,
+    "prompts": 0.07,
     "spliced_people": 0.16,
     "spliced_mixed": 0.09,
     "spliced_lj": 0.15,
