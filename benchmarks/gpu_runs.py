@@ -47,7 +47,7 @@ class Replay:
 
 
 def embed_clips(model: VoxtralRealtime, clips: list[np.ndarray], rows: int) -> list[mx.array]:
-    """Audio embeddings of clips, some rows at a time; mel frames are made in threads."""
+    """Audio embeddings of clips, some rows at a time; threads make the mel frames of the next."""
 
     def queue_of(clip: np.ndarray) -> MelQueue:
         queue = MelQueue(model.config)
@@ -58,18 +58,24 @@ def embed_clips(model: VoxtralRealtime, clips: list[np.ndarray], rows: int) -> l
 
     embedded: list[mx.array] = []
     with ThreadPoolExecutor(8) as pool:
-        queues = list(pool.map(queue_of, clips))
         for start in range(0, len(clips), rows):
-            group = queues[start : start + rows]
+            group = [queue_of(clip) for clip in clips[start : start + rows]]
             encoder = BatchEncoder(model, file_positions(rows))
             keys = [encoder.join() for _ in group]
             parts: dict[int, list[mx.array]] = {key: [] for key in keys}
-            while any(queue.n_positions for queue in group):
-                mel = {k: q.take(encoder.max_positions) for k, q in zip(keys, group, strict=True)}
-                mel = {key: frames for key, frames in mel.items() if len(frames)}
+            waiting = [pool.submit(queue.take, encoder.max_positions) for queue in group]
+            while waiting:
+                frames = [future.result() for future in waiting]
+                more = any(queue.n_positions for queue in group)
+                waiting = [
+                    pool.submit(queue.take, encoder.max_positions) for queue in group if more
+                ]
+                mel = {key: x for key, x in zip(keys, frames, strict=True) if len(x)}
+                before = [parts[key][-1] for key in mel if parts[key]]
                 for key, audio in encoder.encode(mel).items():
                     parts[key].append(audio)
-                mx.eval([parts[key][-1] for key in mel])
+                mx.async_eval([parts[key][-1] for key in mel])
+                mx.eval(before)  # no more than two calls under way
             embedded += [mx.concatenate(parts[key], axis=1) for key in keys]
             mx.eval(embedded)
     return embedded

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 
 ROW_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
@@ -27,7 +28,9 @@ class Slots:
 
     Args:
         max_rows: Most rows at a time, at most MAX_ROWS.
-        resize: Called with the old places to keep, in their new order; ``None`` is an empty place.
+        resize: A method of the owner, called with the old places to keep, in their new order;
+            ``None`` is an empty place. It is held weakly: an owner goes, with its buffers, as soon
+            as nobody else holds it.
         reserve: Whether there are places for all rows from the start, for ever.
 
     Raises:
@@ -40,7 +43,7 @@ class Slots:
         if not 1 <= max_rows <= MAX_ROWS:
             raise ValueError(f"max_rows must be 1 to {MAX_ROWS}, got {max_rows!r}")
         self.max_rows = max_rows
-        self._resize_buffers = resize
+        self._resize_buffers = weakref.WeakMethod(resize)
         self._reserve = reserve
         self._rows: list[int | None] = [None] * (max_rows if reserve else 1)
         self._slot: dict[int, int] = {}
@@ -88,6 +91,8 @@ class Slots:
             self._resize([*used, *[None] * (size - len(used))])
 
     def _resize(self, slots: list[int | None]) -> None:
-        self._resize_buffers(slots)
+        resize_buffers = self._resize_buffers()
+        if resize_buffers is not None:
+            resize_buffers(slots)
         self._rows = [None if slot is None else self._rows[slot] for slot in slots]
         self._slot.update({row: i for i, row in enumerate(self._rows) if row is not None})

@@ -135,6 +135,7 @@ class StepProgram:
             in_place=in_place,
             choose=choose,
         )
+        self._store = None  # or the rings would outlive their rows
         cache.store.buffers.update(changed)
         cache.advance(n_new)
         return outputs

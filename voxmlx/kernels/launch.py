@@ -31,12 +31,11 @@ KINDS = {
 
 @functools.cache
 def on_cuda() -> bool:
-    """Whether this program's own kernels run: on CUDA, where ``VOXMLX_KERNELS`` is 1.
+    """Whether this program's own kernels run: on CUDA, unless ``VOXMLX_KERNELS`` is 0.
 
-    They are no default: what changed since ``tests/kernels`` last passed on a GPU has only run in
-    emulation. Each is compiled when it is first used, in a few tenths of a second, and kept.
+    Each is compiled when it is first used, in a few tenths of a second, and kept.
     """
-    wanted = os.environ.get("VOXMLX_KERNELS", "0") == "1"
+    wanted = os.environ.get("VOXMLX_KERNELS", "1") != "0"
     if not (wanted and device_is_cuda()):
         return False
     found = mx.device_info().get("compute_capability_major", LEAST_CAPABILITY)

@@ -19,9 +19,12 @@ as long, and its compiling takes many seconds."""
 NORM_ROWS = 8
 """Most rows whose norm a product takes on: each of its blocks computes it."""
 
-TILES = {1: (8, 4), 4: (6, 3), 8: (4, 2)}
+TILES = {1: (12, 4), 4: (6, 3), 8: (4, 2)}
 """By tiles of 8 rows: warps of a block, without and with gates. Each form is compiled apart, so
 they are few."""
+
+NORM_WARPS = (8, 4)
+"""The same where rows go through a norm before."""
 
 Packed = tuple[mx.array, mx.array, mx.array]
 """A matrix ``(N, K / 8)`` uint32, the first weight in the lowest bits, and scales and biases,
@@ -76,7 +79,8 @@ def multiply_packed(
     tiles = 1 if row_tiles == 1 and not gated else 2
     written = 16 * tiles // (2 if gated else 1)
     n_blocks = -(-n_out // written)
-    warps = min(TILES[row_tiles][int(gated)], width // CHUNK)  # a warp without work would not wait
+    warps = TILES[row_tiles][int(gated)] if norm is None else NORM_WARPS[int(gated)]
+    warps = min(warps, width // CHUNK)  # a warp without work would not wait
     inputs = {"x": x, "packed": packed[0], "scales": packed[1], "biases": packed[2]}
     constants = {"GS": group_size, "FT": tiles, "MT": row_tiles, "N": 32 * warps}
     constants |= {"GATED": int(gated)}

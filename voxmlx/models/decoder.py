@@ -20,6 +20,7 @@ from voxmlx.config import DecoderConfig, KVCacheConfig
 from voxmlx.kernels import products
 from voxmlx.kernels.decode import add_norm
 from voxmlx.kernels.launch import on_cuda
+from voxmlx.kernels.rows import gelu
 from voxmlx.models.fuse import HOST, UNPACKED, multiply_added, packed_form, packed_product
 from voxmlx.models.layers import Attention, SwiGLU
 
@@ -47,7 +48,7 @@ class AdaNorm(nn.Module):
 
     def __call__(self, t_cond: mx.array) -> mx.array:
         """Map ``(1, D)`` float32 to the scale minus one, ``(1, D)`` float32."""
-        return self.linear_2(nn.gelu(self.linear_1(t_cond)))
+        return self.linear_2(gelu(self.linear_1(t_cond)))
 
 
 class DecoderLayer(nn.Module):
