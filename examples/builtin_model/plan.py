@@ -78,15 +78,16 @@ def draw_delay(rng: random.Random) -> int:
 class Planner:
     """Draws batches of plans from a library."""
 
-    def __init__(self, library: Library, rng: random.Random) -> None:
+    def __init__(self, library: Library, rng: random.Random, spliced: float = 1.0) -> None:
         self.library, self.rng = library, rng
+        self.shares = {n: s * (spliced if "spliced" in n else 1) for n, s in SHARES.items()}
 
     def utterance(self, real: float) -> Utterance:
         """One utterance or a part of it; of a person with probability `real`."""
         items, rng = self.library.items, self.rng
         names = [n for n in SHARES if n in items]
         if names and rng.random() < real:
-            name = rng.choices(names, [SHARES[n] for n in names])[0]
+            name = rng.choices(names, [self.shares[n] for n in names])[0]
             return self.part(rng.choice(items[name]), 0.3 if "spliced" in name else 0.85)
         made = [n for n in items if n not in SHARES and n not in RARE] or list(items)
         name = rng.choices(made, [len(items[n]) for n in made])[0]
@@ -198,16 +199,17 @@ class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
         buckets: list[Bucket],
         real: Any,
         seed: int,
+        spliced: float = 1.0,
     ) -> None:
         self.folder, self.order, self.tekken = folder, order, tekken
-        self.buckets, self.real, self.seed = buckets, real, seed
+        self.buckets, self.real, self.seed, self.spliced = buckets, real, seed, spliced
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torch.utils.data.get_worker_info()
         worker = 0 if info is None else info.id
         rng = random.Random(self.seed * 1_000 + worker)
         library = Library(self.folder, Bpe(self.tekken))
-        planner = Planner(library, rng)
+        planner = Planner(library, rng, self.spliced)
         looked = 0.0
         step = worker
         while True:

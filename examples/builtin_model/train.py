@@ -257,6 +257,9 @@ def main() -> None:
         "--vocoded", type=float, default=0.25, help="share of clips that a vocoder speaks again"
     )
     parser.add_argument("--real", type=float, default=0.35, help="share of people's voices at last")
+    parser.add_argument(
+        "--spliced", type=float, default=1.0, help="factor on the shares of spliced sentences"
+    )
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -282,7 +285,8 @@ def main() -> None:
         time.sleep(1)
     feeder.start()
     real = multiprocessing.Value("d", run.schedule.real(run.u))
-    plans = Plans(args.data, order, args.tekken, buckets, real, args.seed * 100 + run.step)
+    seed = args.seed * 100 + run.step
+    plans = Plans(args.data, order, args.tekken, buckets, real, seed, args.spliced)
     loader = iter(
         torch.utils.data.DataLoader(
             plans,
