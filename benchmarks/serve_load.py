@@ -43,7 +43,7 @@ from voxmlx.pipeline import Pipeline, load
 CHUNK = 640
 CHUNK_S = CHUNK / 16000
 POSITION = 1280
-GAP_S = 1.0
+GAP_S = 2.0
 """Silence between two sessions of a client."""
 P95_GOAL_MS, P99_GOAL_MS = 160, 500
 
@@ -157,7 +157,14 @@ def start_as_in_service(full: bool) -> None:
             cache.reserve(cache.full_capacity)
         cache.offsets[row] = cache.full_capacity if full else 0
 
+    def begin_row(cache: RingKVCache, row: int, slots: Any, n: int) -> None:
+        begin(cache, row, slots, n)
+        cache.offsets[row] += cache.full_capacity if full else 0
+
+    begin = vars(RingKVCache).get("original_begin", RingKVCache.begin_row)
+    RingKVCache.original_begin = begin  # type: ignore[attr-defined]
     RingKVCache.clear_row = clear_row  # type: ignore[method-assign]
+    RingKVCache.begin_row = begin_row  # type: ignore[method-assign]
 
 
 async def socket_session(url: str, samples: np.ndarray, delay_ms: int, begin: float) -> list[float]:

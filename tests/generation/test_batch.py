@@ -204,3 +204,34 @@ def test_full_decoder_refuses_another_row(model):
 def test_bad_width_is_refused(width):
     with pytest.raises(ValueError, match="positions_per_pass must be at least 1"):
         RowOptions(6, positions_per_pass=width)
+
+
+@pytest.mark.parametrize("reserve", [False, True])
+def test_rows_that_take_over_a_beginning_give_the_same_tokens(model, clips, reserve):
+    decoder = BatchDecoder(model, IDS, max_rows=3, reserve=reserve)
+    n_start, starts, tokens, rows = 25, {}, {}, {}
+    for n_delay, (audio, _) in clips.items():
+        starts[n_delay] = decoder.start_of(audio[:, :n_start], n_delay)
+    for _ in range(2):
+        for n_delay, (audio, _) in clips.items():
+            rows[n_delay] = decoder.join(RowOptions(n_delay), starts[n_delay], n_start)
+            decoder.add(rows[n_delay], audio)
+            tokens[rows[n_delay]] = []
+        while passed := decoder.step():
+            for row, new in passed.items():
+                tokens[row] += [token.id for token in new]
+        for n_delay, row in rows.items():
+            assert tokens[row] == clips[n_delay][1]
+            decoder.leave(row)
+
+
+def test_few_rows_that_are_behind_do_not_widen_a_pass(model):
+    decoder = BatchDecoder(model, IDS, max_rows=4)
+    rows = [decoder.join(RowOptions(6)) for _ in range(3)]
+    for row in rows[:1]:
+        decoder.add(row, random_audio(60, seed=row))
+    assert decoder.step(max_positions=4) == {rows[0]: []}
+    for row in rows[1:]:
+        decoder.add(row, random_audio(60, seed=row))
+    decoder.step(max_positions=4)
+    assert decoder._cache.offsets[0] == 4 + 35  # all of its prompt: most rows have as much

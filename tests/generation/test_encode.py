@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.generation.tiny_model import tiny_realtime
+from voxmlx.config import KVCacheConfig
 from voxmlx.generation.encode import BatchEncoder, EncodeProgram
 
 
@@ -66,6 +67,35 @@ def test_a_full_encoder_refuses_another_row():
 
     with pytest.raises(ValueError, match="all 1 rows are taken"):
         encoder.join()
+
+
+@pytest.mark.parametrize("kv", [None, KVCacheConfig(8, "planar")])
+def test_rows_that_take_over_a_beginning_equal_those_that_compute_it(kv):
+    model = tiny_realtime()
+    # 5 positions a pass and a window of 24 make rings of 44 slots, which 11 positions fill.
+    n_start, rng = 11, np.random.default_rng(0)
+    beginning = rng.normal(size=(8 * n_start, 128)).astype(np.float32)
+    clips = rng.normal(size=(5, 8 * 5, 128)).astype(np.float32)
+    encoder = BatchEncoder(model, max_positions=5, max_rows=2, kv=kv)
+    start = encoder.start_of(beginning)
+    assert start.audio.shape[1] == n_start
+
+    for clip in clips:  # the first row's places are used again: nothing of it may be left
+        row = encoder.join(start)
+        computed = BatchEncoder(model, max_positions=5, max_rows=1, kv=kv)
+        other = computed.join()
+        for i in range(0, len(beginning), 40):
+            computed.encode({other: beginning[i : i + 40]})
+        expected = computed.encode({other: clip})[other]
+        got = encoder.encode({row: clip})[row]
+        assert float(mx.abs(got - expected).max()) < (2e-5 if kv is None else 2e-2)
+        encoder.leave(row)
+
+
+def test_a_beginning_that_does_not_fit_a_ring_is_not_shared():
+    encoder = BatchEncoder(tiny_realtime(), max_positions=5)
+    assert encoder.start_of(np.zeros((8 * 12, 128), np.float32)) is None
+    assert encoder.start_of(np.zeros((0, 128), np.float32)) is None
 
 
 def test_a_length_of_its_own_is_replayed_in_pieces(monkeypatch):

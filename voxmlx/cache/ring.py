@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import mlx.core as mx
 
-from voxmlx.cache.store import KVStore, RingIndex
+from voxmlx.cache.store import KVStore, RingIndex, RowSlots
 
 FIRST_CAPACITY = 256
 """Slots a new cache starts with; it doubles until it holds the window (few, fixed shapes)."""
@@ -194,6 +194,16 @@ class RingKVCache:
     def clear_row(self, row: int) -> None:
         """Forget one row; its slots are hidden until they are written again."""
         self.offsets[row] = 0
+
+    def row_slots(self, row: int) -> RowSlots:
+        """A copy of what a row holds, which must not have come round to its first slot."""
+        return self.store.row_slots(row, self.offsets[row])
+
+    def begin_row(self, row: int, slots: RowSlots, n: int) -> None:
+        """Let a row go on behind ``n`` positions that another row, or another cache, held."""
+        self.reserve(n)
+        self.store.put_row_slots(row, slots)
+        self.offsets[row] = n
 
     def take_rows(self, rows: Sequence[int | None]) -> None:
         """Keep and order rows: the new row ``i`` is the old row ``rows[i]``, ``None`` an empty one.

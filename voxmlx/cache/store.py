@@ -30,6 +30,10 @@ TURNED_SLOTS = 512
 """Slots whose keys are turned at once: 1 MB of a row at full size."""
 
 
+RowSlots = dict[str, list[mx.array]]
+"""Slots of one row by array and layer."""
+
+
 @dataclass(frozen=True)
 class RingIndex:
     """Where one step writes and what it may see; shared by all layers of a step.
@@ -119,6 +123,24 @@ class KVStore:
                 layers[i] = mx.take(x, index, axis=0)
                 del x
                 settle(layers[i])
+
+    def row_slots(self, row: int, n: int) -> RowSlots:
+        """A copy of the first ``n`` slots of a row, ``(1, H, n, width)`` each."""
+        copies = {
+            name: [mx.contiguous(x[row : row + 1, :, :n]) for x in layers]
+            for name, layers in self.buffers.items()
+        }
+        settle(copies)
+        return copies
+
+    def put_row_slots(self, row: int, slots: RowSlots) -> None:
+        """Write a row's first slots, in place where nobody else reads the buffers."""
+        mx.synchronize()  # what the device still works on would hold them, and they be copied
+        for name, layers in self.buffers.items():
+            for x, new in zip(layers, slots[name], strict=True):
+                # What fills the whole buffer would become it, and steps change that in place.
+                x[row : row + 1, :, : new.shape[2]] = new * 1 if new.shape == x.shape else new
+        settle(self.buffers)
 
     def attend(
         self,

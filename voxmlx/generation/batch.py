@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import mlx.core as mx
 
+from voxmlx.cache.store import RowSlots
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.bias import MAX_AHEAD
 from voxmlx.generation.outputs import Outputs, add_biases, best_alternatives, gaps_of, nested
@@ -88,6 +89,7 @@ class BatchDecoder:
         self.n_passes = 0
         self._goes_ahead = ahead
         self._model = model
+        self._kv = kv
         self._ids = ids
         self._rows: dict[int, Row] = {}
         self._slots = Slots(max_rows, self._resize, reserve)
@@ -112,8 +114,38 @@ class BatchDecoder:
         """Bytes held by keys and values."""
         return self._cache.nbytes
 
-    def join(self, options: RowOptions) -> int:
+    def start_of(self, audio: mx.array, n_delay: int) -> RowSlots | None:
+        """Place the beginning of a prompt once for all rows that :meth:`join` with it.
+
+        Args:
+            audio: Its embeddings, ``(1, n, D)``; there is no such beginning if they fill a ring.
+            n_delay: Delay of these rows in positions.
+        """
+        cache = self._model.decoder.make_cache(self._max_step, kv=self._kv)
+        n = audio.shape[1]
+        if n > cache.full_capacity:
+            return None
+        conditioning = self._model.decoder.conditioning(n_delay)
+        state = DecodeState(cache, None if conditioning is None else list(conditioning))
+        tokens = self._prompt(n_delay)[:n]
+        for i in range(0, n, self._max_step):
+            part = slice(i, min(i + self._max_step, n))
+            placed = mx.array([tokens[part]], dtype=mx.int32)
+            mx.eval(self._program(state, placed, audio[:, part], 1))
+        return cache.row_slots(0)
+
+    def _prompt(self, n_delay: int) -> list[int]:
+        n_left_pad = self._model.config.n_left_pad_tokens
+        return streaming_prompt(self._ids.bos, self._ids.pad, n_left_pad, n_delay)
+
+    def join(self, options: RowOptions, start: RowSlots | None = None, n_start: int = 0) -> int:
         """Add a row and return its number.
+
+        Args:
+            options: How to decode it.
+            start: What :meth:`start_of` made of its first embeddings, which :meth:`add` then takes
+                without placing them again.
+            n_start: Their number.
 
         Raises:
             ValueError: If ``max_rows`` rows are there already, or phrases do not fit a pass.
@@ -121,10 +153,11 @@ class BatchDecoder:
         if options.bias is not None and self._max_step <= MAX_AHEAD:
             raise ValueError(f"bias needs passes of {MAX_AHEAD + 1}, not {self._max_step}")
         key = self._slots.join()
-        n_left_pad = self._model.config.n_left_pad_tokens
-        prompt = streaming_prompt(self._ids.bos, self._ids.pad, n_left_pad, options.n_delay)
-        self._rows[key] = Row(options, prompt, self._ids)
+        self._rows[key] = Row(options, self._prompt(options.n_delay), self._ids)
         self._cache.clear_row(self._slots[key])
+        if start is not None:
+            self._cache.begin_row(self._slots[key], start, n_start)
+            self._rows[key].skip(n_start)
         self._state = None
         return key
 

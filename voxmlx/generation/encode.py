@@ -8,13 +8,14 @@ positions (8 mel frames); what a row does not fill is computed and forgotten, as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import mlx.core as mx
 import numpy as np
 
 from voxmlx.cache.ring import RingPlace
-from voxmlx.cache.store import KVStore
+from voxmlx.cache.store import KVStore, RowSlots
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.slots import Slots, round_up
 from voxmlx.generation.step import replays, traced_ring
@@ -64,6 +65,8 @@ class EncodeProgram:
                 return self._model.embed_audio(mel, state, n_valid)
             first = frames * max(n for n in GROUP_SIZES if n < n_positions)
             return mx.concatenate([self(mel[:, :first], state), self(mel[:, first:], state)], 1)
+        if n_valid is not None and all(n == mel.shape[1] for n in n_valid):
+            n_valid = None
         cache, n_new = state.cache, mel.shape[1] // 2
         place = cache.place_in_place(n_new) if in_place else cache.place(n_new)
         self._store = cache.store
@@ -77,6 +80,7 @@ class EncodeProgram:
             contiguous=place.contiguous,
             in_place=in_place,
         )
+        self._store = None  # or the rings would outlive their rows
         if in_place:
             mx.async_eval(rows)  # now, as the next step reads what this one leaves in the rings
         state.conv1_tail, state.conv2_tail = tails
@@ -114,6 +118,21 @@ def encode_program(model: VoxtralRealtime) -> EncodeProgram:
     return program
 
 
+@dataclass(frozen=True)
+class EncodedStart:
+    """The first positions of streams that begin alike, and what they leave in a row.
+
+    Attributes:
+        audio: Their embeddings, ``(1, n, D)``.
+        tails: What the convolutions keep.
+        slots: Keys and values.
+    """
+
+    audio: mx.array
+    tails: tuple[mx.array, mx.array]
+    slots: RowSlots
+
+
 class BatchEncoder:
     """Encode any number of streams together.
 
@@ -137,6 +156,7 @@ class BatchEncoder:
     ):
         self.max_positions = max_positions
         self._model = model
+        self._kv = kv
         self._sizes = (*(n for n in GROUP_SIZES if n < max_positions), max_positions)
         n_frames = max_positions * model.config.downsample_factor
         self._slots = Slots(max_rows, self._resize, reserve)
@@ -155,14 +175,40 @@ class BatchEncoder:
         """Bytes held by keys and values."""
         return self._state.cache.nbytes
 
-    def join(self) -> int:
-        """Start a stream and return its row.
+    def start_of(self, mel: np.ndarray) -> EncodedStart | None:
+        """Encode a beginning once for all rows that :meth:`join` with it.
+
+        Args:
+            mel: Its frames, ``(8 * n, n_mels)``; there is no such beginning if they fill a ring.
+        """
+        n_frames = self.max_positions * self._model.config.downsample_factor
+        state = self._model.encoder.make_state(n_frames, kv=self._kv)
+        if not 0 < len(mel) // 2 <= state.cache.full_capacity:
+            return None
+        step = self.max_positions * self._model.config.frames_per_token
+        parts = [
+            self._program(mx.array(mel[None, i : i + step]), state)
+            for i in range(0, len(mel), step)
+        ]
+        audio = mx.concatenate(parts, axis=1)
+        mx.eval(audio, state.conv1_tail, state.conv2_tail)
+        if state.conv1_tail is None or state.conv2_tail is None:
+            return None
+        tails = state.conv1_tail, state.conv2_tail
+        return EncodedStart(audio, tails, state.cache.row_slots(0))
+
+    def join(self, start: EncodedStart | None = None) -> int:
+        """Begin a stream, behind ``start`` if one is given, and return its row.
 
         Raises:
             ValueError: If ``max_rows`` rows are there already.
         """
         row = self._slots.join()
-        self._state.clear_row(self._slots[row])
+        slot = self._slots[row]
+        self._state.clear_row(slot)
+        if start is not None:
+            n = start.audio.shape[1] * self._model.config.downsample_factor
+            self._state.begin_row(slot, start.tails, start.slots, n)
         return row
 
     def leave(self, row: int) -> None:

@@ -136,6 +136,12 @@ class Row:
             self._audio.append(audio)
             self.n_audio += audio.shape[1]
 
+    def skip(self, n: int) -> None:
+        """Count the first ``n`` positions of the prompt as done; their embeddings still come."""
+        self.known = self.known[n:]
+        self.n_placed = self._n_dropped = n
+        self.n_audio = -n
+
     def plan(self, width: int, max_positions: int, max_tokens: int | None) -> list[int]:
         """Tokens to place in the next pass: known ones, then guesses.
 

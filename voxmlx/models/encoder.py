@@ -14,7 +14,7 @@ import mlx.nn as nn
 
 from voxmlx.cache.quantized import make_store
 from voxmlx.cache.ring import RingKVCache
-from voxmlx.cache.store import RingIndex
+from voxmlx.cache.store import RingIndex, RowSlots
 from voxmlx.config import EncoderConfig, KVCacheConfig
 from voxmlx.kernels.host import gelu as gelu_by_host
 from voxmlx.kernels.rows import gelu
@@ -36,6 +36,14 @@ class EncoderState:
         for tail in (self.conv1_tail, self.conv2_tail):
             if tail is not None:
                 tail[row] = 0
+
+    def begin_row(
+        self, row: int, tails: tuple[mx.array, mx.array], slots: RowSlots, n: int
+    ) -> None:
+        """Let a row go on behind the first ``n`` encoder rows of another stream."""
+        self.cache.begin_row(row, slots, n)
+        if self.conv1_tail is not None and self.conv2_tail is not None:
+            self.conv1_tail[row : row + 1], self.conv2_tail[row : row + 1] = tails
 
     def take_rows(self, rows: Sequence[int | None]) -> None:
         """Keep and order rows, as :meth:`RingKVCache.take_rows`; clear empty ones before use."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import mlx.core as mx
 import numpy as np
 
+from voxmlx.cache.store import RowSlots
 from voxmlx.config import KVCacheConfig
 from voxmlx.generation.batch import BatchDecoder
 from voxmlx.generation.encode import BatchEncoder
@@ -51,6 +52,10 @@ class Pool:
         self.encoder = BatchEncoder(model, max_positions, max_rows, kv, reserve)
         self.decoder = BatchDecoder(model, ids, max_rows, kv, max_step, reserve=reserve)
         self._tokens: dict[int, PooledTokens] = {}
+        silence = MelQueue(model.config)
+        self.start = self.encoder.start_of(silence.take(silence.n_positions))
+        """What every session begins with: positions on the left that no audio reaches."""
+        self._starts: dict[int, RowSlots | None] = {}
 
     @property
     def nbytes(self) -> int:
@@ -91,7 +96,12 @@ class Pool:
 
     def join(self, tokens: PooledTokens, options: RowOptions) -> int:
         """Give a decoder row to a session."""
-        row = self.decoder.join(options)
+        n, n_delay = 0, options.n_delay
+        if self.start is not None:
+            n = self.start.audio.shape[1]
+            if n_delay not in self._starts:
+                self._starts[n_delay] = self.decoder.start_of(self.start.audio, n_delay)
+        row = self.decoder.join(options, self._starts.get(n_delay), n)
         self._tokens[row] = tokens
         return row
 
@@ -142,9 +152,12 @@ class PooledEmbedder:
     def __init__(self, pool: Pool):
         self.max_rows = pool.max_positions
         self.queue = MelQueue(pool.model.config)
-        self.row = pool.encoder.join()
+        self.row = pool.encoder.join(pool.start)
         self._pool = pool
         self._ready: deque[mx.array] = deque()
+        if pool.start is not None:
+            self.queue.drop()
+            self._ready.append(pool.start.audio)
         self._closed = False
 
     @property
