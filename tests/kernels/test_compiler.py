@@ -61,6 +61,15 @@ def test_without_a_compiler(monkeypatch):
         compiler._nvrtc.__wrapped__()
 
 
+def test_what_is_missing(monkeypatch):
+    monkeypatch.setattr(compiler, "_nvrtc", lambda: None)
+    monkeypatch.setattr(compiler, "_include_folders", lambda: ("/usr/include",))
+    assert compiler.lacks() is None
+
+    monkeypatch.setattr(compiler, "_include_folders", lambda: ())
+    assert "CUDA_HOME" in str(compiler.lacks())
+
+
 @cuda
 def test_says_what_does_not_compile():
     with pytest.raises(RuntimeError, match=r"does not compile for sm_\d+: .*error"):

@@ -32,8 +32,19 @@ def test_on_cuda(wanted, device, capability, runs, monkeypatch):
         device_info=lambda: {"compute_capability_major": capability},
     )
     monkeypatch.setattr(launch, "mx", found)
+    monkeypatch.setattr(launch.compiler, "lacks", lambda: None)
 
     assert launch.on_cuda.__wrapped__() is runs
+
+
+def test_without_a_compiler(monkeypatch, caplog):
+    monkeypatch.delenv("VOXMLX_KERNELS", raising=False)
+    monkeypatch.setattr(launch, "device_is_cuda", lambda: True)
+    monkeypatch.setattr(mx, "device_info", lambda: {})
+    monkeypatch.setattr(launch.compiler, "lacks", lambda: "a compiler")
+
+    assert not launch.on_cuda.__wrapped__()
+    assert "slower: a compiler" in caplog.text
 
 
 def test_whole_text():

@@ -27,6 +27,15 @@ PREFIX = """#include <cuda_bf16.h>
 LIBRARIES = ("libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so")
 
 
+def lacks() -> str | None:
+    """What is missing for compiling, if anything is."""
+    try:
+        _nvrtc()
+    except RuntimeError as error:
+        return str(error)
+    return None if _include_folders() else "CUDA's headers (cuda_bf16.h); set CUDA_HOME"
+
+
 def compile_cuda(text: str) -> bytes:
     """Machine code of the current device for a CUDA text, from the cache where it is there.
 

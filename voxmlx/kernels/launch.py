@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import zlib
 from collections.abc import Mapping, Sequence
@@ -11,7 +12,9 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from voxmlx.kernels.compiler import compile_cuda
+from voxmlx.kernels import compiler
+
+logger = logging.getLogger(__name__)
 
 LEAST_CAPABILITY = 8
 """CUDA's major number of the first devices whose matrix units multiply bfloat16 (Ampere)."""
@@ -39,7 +42,12 @@ def on_cuda() -> bool:
     if not (wanted and device_is_cuda()):
         return False
     found = mx.device_info().get("compute_capability_major", LEAST_CAPABILITY)
-    return int(found) >= LEAST_CAPABILITY
+    if int(found) < LEAST_CAPABILITY:
+        return False
+    missing = compiler.lacks()
+    if missing is not None:
+        logger.warning("kernels of this program are off, which makes CUDA slower: %s", missing)
+    return missing is None
 
 
 def on_device(x: mx.array) -> mx.array:
@@ -127,4 +135,4 @@ def whole_text(
 def _compiled(name: str, text: str) -> tuple[str, bytes]:
     """A kernel's name, by which MLX keeps what it has loaded, and its machine code."""
     full_name = f"voxmlx_{name}_{zlib.crc32(text.encode()):08x}"
-    return full_name, compile_cuda(text.replace("NAME(", f"{full_name}(", 1))
+    return full_name, compiler.compile_cuda(text.replace("NAME(", f"{full_name}(", 1))
