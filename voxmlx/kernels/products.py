@@ -13,15 +13,15 @@ from voxmlx.kernels import products_cuda as cuda
 from voxmlx.kernels.launch import on_cuda, run
 
 MAX_ROWS = 512
-"""Most rows for which this product is used, 64 at a time. MLX's own takes longer, at 64 about twice
+"""Most rows for which this product is used, 32 at a time. MLX's own takes longer, at 64 about twice
 as long, and its compiling takes many seconds."""
 
 NORM_ROWS = 8
 """Most rows whose norm a product takes on: each of its blocks computes it."""
 
-TILES = {1: (12, 4), 4: (6, 3), 8: (4, 2)}
+TILES = {1: (12, 4), 4: (6, 6)}
 """By tiles of 8 rows: warps of a block, without and with gates. Each form is compiled apart, so
-they are few."""
+they are few; 8 tiles were no faster for 64 rows (``benchmarks/results.md``)."""
 
 NORM_WARPS = (8, 4)
 """The same where rows go through a norm before."""
