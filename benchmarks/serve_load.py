@@ -233,6 +233,7 @@ class Parts:
 
         self.seconds: dict[str, float] = {}
         for owner, name, part, wait in (
+            (Job, "start", "join", False),
             (Job, "obey", "feed", False),
             (pool, "take_together", "mel", False),
             (BatchEncoder, "encode", "network", True),
