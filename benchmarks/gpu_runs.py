@@ -71,11 +71,9 @@ def embed_clips(model: VoxtralRealtime, clips: list[np.ndarray], rows: int) -> l
                     pool.submit(queue.take, encoder.max_positions) for queue in group if more
                 ]
                 mel = {key: x for key, x in zip(keys, frames, strict=True) if len(x)}
-                before = [parts[key][-1] for key in mel if parts[key]]
                 for key, audio in encoder.encode(mel).items():
                     parts[key].append(audio)
-                mx.async_eval([parts[key][-1] for key in mel])
-                mx.eval(before)  # no more than two calls under way
+                mx.eval([parts[key][-1] for key in mel])  # two under way would hold more
             embedded += [mx.concatenate(parts[key], axis=1) for key in keys]
             mx.eval(embedded)
     return embedded
