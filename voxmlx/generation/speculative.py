@@ -47,8 +47,8 @@ def count_right(guesses: Sequence[int], ids: Sequence[int]) -> int:
 def pass_overhead(n_places: int) -> float:
     """Cost of a pass beside its positions, counted in positions.
 
-    A GPU reads all weights in any case: for the release's int4 weights on an H200, 32 positions of
-    one row cost twice what 1 does, and 1 of 64 rows 2.5 times. Wide passes also mend the guesses of
+    A GPU reads all weights in any case: for the release's int4 weights on an H200, 64 positions of
+    one row, or 1 of 64 rows, take twice the time of 1. Wide passes also mend the guesses of
     later ones, so more was better than that says (``benchmarks/results.md``). MLX's CPU wheels
     compute every position on its own, so there only Python and small operations count.
     """
