@@ -4,8 +4,8 @@
 
 Weights are random, int4 in groups of 64 with bfloat16 scales, so guesses never hold; parts b and c
 replay how many did when a trained model read real speech (``record_acceptance.py``). Programs take
-turns; each figure is the shortest of its turns. MLX compiles anew in every process, for most of a
-minute, so run the parts in one. Parts, in the order of ``--parts``:
+turns; each figure is the shortest of its turns. On a new machine MLX compiles the old program's
+operations for up to a minute, so run the parts in one process. Parts, in the order of ``--parts``:
 
     k  kernels against MLX's own operations     s  times of one step      e  encoder
     a  one position a pass                      b  a recording            t  the small model
