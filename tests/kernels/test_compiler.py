@@ -51,6 +51,16 @@ def test_a_folder_that_takes_no_file(compiled, monkeypatch, tmp_path):
     assert compiler.compile_cuda("one") == b"code 1"
 
 
+def test_a_write_that_fails_leaves_nothing(compiled, monkeypatch, tmp_path):
+    def full(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(compiler.os, "replace", full)
+
+    assert compiler.compile_cuda("one") == b"code 1"
+    assert not list((tmp_path / "voxmlx" / "kernels").iterdir())
+
+
 def test_without_a_compiler(monkeypatch):
     def missing(name):
         raise OSError(name)
