@@ -58,7 +58,11 @@ def phone_of(name: str) -> int:
 
 
 def speak(festival: Path, texts: list[str], rng: random.Random) -> list[dict[str, Any]]:
-    """Clips (see common.build_shard) of some lines, by one run of the program."""
+    """Clips (see common.build_shard) of some lines, by one run of the program.
+
+    Raises:
+        OSError: If the program is not there or speaks not one line.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         calls = [
@@ -68,19 +72,25 @@ def speak(festival: Path, texts: list[str], rng: random.Random) -> list[dict[str
         ]
         (folder / "job.scm").write_text(SCHEME + "\n".join(calls) + "\n")
         root = festival / "usr"
-        libraries = next(root.glob("lib/*/libestools.so.2.5")).parent
-        subprocess.run(
+        library = next(root.glob("lib/*/libestools.so.2.5"), None)
+        if library is None:
+            raise OSError(f"{festival}: no usr/lib/*/libestools.so.2.5, expected Debian's packages")
+        run = subprocess.run(
             [
                 root / "bin/festival",
                 "--datadir", root / "share/festival",
                 "--libdir", root / "lib/festival",
                 "-b", folder / "job.scm",
             ],
-            env={**os.environ, "LD_LIBRARY_PATH": str(libraries)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False,
+            env={**os.environ, "LD_LIBRARY_PATH": str(library.parent)},
+            capture_output=True, check=False,
         )  # fmt: skip
-        made = [read(folder / str(i), text) for i, text in enumerate(texts)]
-    return [clip for clip in made if clip is not None]
+        clips = [read(folder / str(i), text) for i, text in enumerate(texts)]
+    made = [clip for clip in clips if clip is not None]
+    if not made:
+        said = (run.stderr or run.stdout).decode(errors="replace").strip()[-200:]
+        raise OSError(f"{festival}: Festival speaks no line, status {run.returncode}: {said!r}")
+    return made
 
 
 def read(path: Path, text: str) -> dict[str, Any] | None:
@@ -129,10 +139,6 @@ def work(args: argparse.Namespace, worker: int, began: float) -> None:
             part = [lines[(position + i) % len(lines)] for i in range(LINES_PER_RUN)]
             clips += speak(args.festival, part, rng)
             position += len(part)
-            if not clips and position >= 10 * LINES_PER_RUN:
-                raise OSError(
-                    f"{args.festival}: Festival speaks no line, expected usr/bin/festival"
-                )
         if not clips:
             break
         shard = build_shard(clips, "festival")

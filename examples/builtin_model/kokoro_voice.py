@@ -217,8 +217,10 @@ def _smeared(text: torch.Tensor, manner: Manner) -> torch.Tensor:
     reach = torch.arange(-4, 5, device=text.device)
     weight = torch.exp(-0.5 * (reach / manner.blur[:, None].clamp_min(0.05)) ** 2)
     weight = weight / weight.sum(1, keepdim=True)
-    around = nn.functional.pad(text, (4, 4), mode="replicate").unfold(2, 9, 1)
-    blurred = torch.einsum("bcnk,bk->bcn", around, weight)
+    around = nn.functional.pad(text, (4, 4), mode="replicate")
+    blurred = torch.zeros_like(text)
+    for k in range(len(reach)):
+        blurred += weight[:, k, None, None] * around[..., k : k + text.shape[-1]]
     spread = text.std(2, keepdim=True) * manner.noise[:, None, None]
     return blurred + spread * _slow(text, 4)
 
