@@ -14,16 +14,15 @@ from voxmlx.audio.resample import Resampler
 from voxmlx.errors import SessionClosedError
 from voxmlx.generation.batch import MAX_STEP
 from voxmlx.generation.bias import MAX_AHEAD, make_bias
-from voxmlx.generation.eos_hold import EosHold
 from voxmlx.generation.prompt import delay_tokens, right_padding
-from voxmlx.generation.row import GeneratedToken, RowOptions, SpecialIds
-from voxmlx.generation.rut_guard import RutGuard
+from voxmlx.generation.row import GeneratedToken
 from voxmlx.generation.step import replays
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
-from voxmlx.streaming.backend import Backend, OwnBackend, Tokens
+from voxmlx.streaming.backend import Backend, OwnBackend
 from voxmlx.streaming.endless import EndlessStream
 from voxmlx.streaming.history import History, rounded
 from voxmlx.streaming.iterate import iterate, iterate_async
+from voxmlx.streaming.opener import TokensOpener
 from voxmlx.streaming.options import StreamOptions
 from voxmlx.streaming.timeline import Timeline
 from voxmlx.streaming.transcript import Transcript
@@ -106,7 +105,8 @@ class StreamingSession:
         self._backend, self._embedder = backend, backend.open_embedder(encode_rows)
         n_left_pad = config.n_left_pad_tokens
         self._n_prompt = 1 + n_left_pad + self._n_delay
-        self._stream = EndlessStream(self._open_stream, n_left_pad, self._n_delay, options.on_eos)
+        opener = TokensOpener(backend, tokenizer, options, self._n_delay, self._bias)
+        self._stream = EndlessStream(opener, n_left_pad, self._n_delay, options.on_eos)
         self._timeline = Timeline()
         self._transcript = Transcript(tokenizer, self._timeline, config.audio.token_ms)
         self._history = History(self._options.keep_history)
@@ -324,26 +324,6 @@ class StreamingSession:
             delay_ms=self.delay_ms,
             timings=self.timings,
         )
-
-    def _open_stream(self, n_restarts: int) -> Tokens:
-        """A decoder at its prompt, the first or one after an EOS."""
-        options, tokenizer = self._options, self._tokenizer
-        rules = [*options.rules]
-        if options.rut_guard:
-            rules.append(RutGuard(tokenizer.pad_id))
-        if n_restarts:
-            rules.append(EosHold(tokenizer.eos_id))
-        row = RowOptions(
-            self._n_delay,
-            temperature=options.temperature,
-            top_p=options.top_p,
-            seed=options.seed + n_restarts,
-            rules=tuple(rules),
-            n_alternatives=options.top_logprobs or 0,
-            bias=self._bias,
-        )
-        ids = SpecialIds(tokenizer.bos_id, tokenizer.eos_id, tokenizer.pad_id)
-        return self._backend.open_tokens(ids, row)
 
     def _drain_resampler(self) -> None:
         if self._resampler is not None:
