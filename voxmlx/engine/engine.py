@@ -157,17 +157,22 @@ class Engine:
             self._take_commands()
             if self._stopping.is_set():
                 break
+            failed = False
             try:
                 self._tick(self._pipeline)
             except Exception as error:
                 _logger.exception("the device failed")
                 self._fail_all(EngineError(f"the device failed: {type(error).__name__}"))
+                failed = True
+            if failed:  # only now: the fault's frames held the batches, and their memory
                 self._open_pools(self._pipeline)
         self._fail_all(EngineStoppedError("the server stopped"))
 
     def _open_pools(self, pipeline: Pipeline | OfflinePipeline) -> None:
         if not isinstance(pipeline, OfflinePipeline):  # which decodes one recording at a time
-            self._pools = None  # frees what an earlier one holds
+            if self._pools is not None:
+                self._pools.close()
+            self._pools = None
             self._pools = Pools(pipeline, self.limits, self._kv)
             self._scheduler.reserve(self._pools.reserved_bytes)
             self._pools.prepare()

@@ -94,6 +94,12 @@ class Pools:
                 session.step()
         backend.close()
 
+    def close(self) -> None:
+        """Forget all batches, with turns or without."""
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
     def drop_unused(self) -> None:
         """Forget batches without turns, but that which is reserved."""
         for key in [key for key, pool in self._pools.items() if not pool.encoder.n_rows]:

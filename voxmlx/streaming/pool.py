@@ -105,6 +105,10 @@ class Pool:
         self._tokens[row] = tokens
         return row
 
+    def close(self) -> None:
+        """Forget all sessions, whose rows would hold the batches; none may work any more."""
+        self._tokens.clear()
+
     def leave(self, row: int) -> None:
         """Take a decoder row back."""
         self.decoder.leave(row)
