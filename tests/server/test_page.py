@@ -25,21 +25,31 @@ KEY = "correct-horse-battery"
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory):
+def playwright():
+    with sync_api.sync_playwright() as playwright:
+        yield playwright
+
+
+def launch(playwright, microphone):
+    """A browser whose microphone hears a file."""
+    return playwright.chromium.launch(
+        executable_path=CHROMIUM,
+        args=[
+            "--no-sandbox",
+            "--use-fake-ui-for-media-stream",
+            "--use-fake-device-for-media-stream",
+            f"--use-file-for-fake-audio-capture={microphone}",
+        ],
+    )
+
+
+@pytest.fixture(scope="module")
+def browser(playwright, tmp_path_factory):
     recording = tmp_path_factory.mktemp("sound") / "speech.wav"
     recording.write_bytes(wav(noise(6, seed=21), 16000))
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={recording}",
-            ],
-        )
-        yield browser
-        browser.close()
+    browser = launch(playwright, recording)
+    yield browser
+    browser.close()
 
 
 @pytest.fixture
@@ -191,7 +201,7 @@ def test_key_is_asked_for(browser, model_folder):
         context.close()
 
 
-def test_words_of_a_recording_appear(tmp_path):
+def test_words_of_a_recording_appear(playwright, tmp_path):
     """The built-in model hears an example through the browser's microphone."""
     assets = Path(voxmlx.__file__).parent / "assets"
     samples, rate = soundfile.read(assets / "examples" / "american_1.ogg", dtype="float32")
@@ -200,16 +210,8 @@ def test_words_of_a_recording_appear(tmp_path):
     )["american_1.ogg"].split()
     recording = tmp_path / "speech.wav"
     recording.write_bytes(wav(samples, rate))
-    with running(assets / "tiny") as server, sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=[
-                "--no-sandbox",
-                "--use-fake-ui-for-media-stream",
-                "--use-fake-device-for-media-stream",
-                f"--use-file-for-fake-audio-capture={recording}%noloop",
-            ],
-        )
+    with running(assets / "tiny") as server:
+        browser = launch(playwright, f"{recording}%noloop")
         page = browser.new_context(permissions=["microphone"]).new_page()
         page.goto(server.url)
         page.get_by_role("button", name="Start microphone").click()
