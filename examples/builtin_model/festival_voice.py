@@ -15,11 +15,11 @@ import random
 import subprocess
 import tempfile
 import time
-from multiprocessing import Process
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import workers
 from common import PHONE_ID, build_shard
 
 LINES_PER_SHARD = 1_000
@@ -152,24 +152,5 @@ def work(args: argparse.Namespace, worker: int, began: float) -> None:
         )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name in ("--festival", "--text", "--out"):
-        parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=200)
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--shards", type=int, default=0, help="at most so many a worker")
-    parser.add_argument("--lines-per-shard", type=int, default=LINES_PER_SHARD)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
-    began = time.time()
-    workers = [Process(target=work, args=(args, w, began)) for w in range(args.workers)]
-    for process in workers:
-        process.start()
-    for process in workers:
-        process.join()
-
-
 if __name__ == "__main__":
-    main()
+    workers.run(work, __doc__.split("\n")[0], "festival", 200, LINES_PER_SHARD)
