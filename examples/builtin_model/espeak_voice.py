@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import itertools
 import os
 import random
 import re
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import workers
-from common import PHONE_ID, build_shard
+from common import PHONE_ID
 
 ACCENTS = (
     "en en-us en-us en-us en-gb en-gb-scotland en-gb-x-gbclan en-gb-x-gbcwmd en-gb-x-rp "
@@ -197,29 +197,16 @@ def work(args: argparse.Namespace, worker: int, began: float) -> None:
     """One process: shards until the time is over."""
     rng = random.Random(1_000 * args.seed + worker)
     espeak = Espeak(args.espeak)
-    rows = [line.rstrip("\n").split("\t") for line in open(args.text)]
-    lines = [row[3] for row in rows if row[0] == "train"][worker :: args.workers]
-    rng.shuffle(lines)
     index = len(list(args.out.glob(f"e{worker}_*.json")))
-    position, made = 0, 0.0
-    while time.time() - began < args.seconds and (not args.shards or index < args.shards):
-        clips: list[dict[str, Any]] = []
-        while len(clips) < args.lines_per_shard and time.time() - began < args.seconds:
-            clip = espeak.speak(lines[position % len(lines)], rng)
-            position += 1
-            if clip is not None:
-                clips.append(clip)
-        if not clips:
-            break
-        shard = build_shard(clips, "espeak")
-        shard.save(args.out / f"e{worker}_{index:04d}")
-        index += 1
-        made += float(shard.length.sum()) / 16_000
-        print(
-            f"espeak {worker}: {index} shards, {made / 3600:.2f} h, {len(clips)} of {position} "
-            f"lines, {made / (time.time() - began):.0f} x real time",
-            flush=True,
-        )
+    turns = itertools.cycle(workers.lines_of(args, worker, rng))
+
+    def speak() -> list[dict[str, Any]]:
+        clip = espeak.speak(next(turns), rng)
+        return [] if clip is None else [clip]
+
+    workers.write_shards(
+        args, began, "espeak", f"e{worker}", index, speak, lambda _: args.lines_per_shard
+    )
 
 
 if __name__ == "__main__":

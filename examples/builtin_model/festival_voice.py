@@ -10,17 +10,17 @@ speed, a pitch and a liveliness of its own. Times of words and phones are Festiv
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import workers
-from common import PHONE_ID, build_shard
+from common import PHONE_ID
 
 LINES_PER_SHARD = 1_000
 LINES_PER_RUN = 100
@@ -128,28 +128,15 @@ def read(path: Path, text: str) -> dict[str, Any] | None:
 def work(args: argparse.Namespace, worker: int, began: float) -> None:
     """One process: shards until the time is over."""
     rng = random.Random(1_000 * args.seed + worker)
-    rows = [line.rstrip("\n").split("\t") for line in open(args.text)]
-    lines = [row[3] for row in rows if row[0] == "train"][worker :: args.workers]
-    rng.shuffle(lines)
     index = len(list(args.out.glob(f"f{worker}_*.json")))
-    position, made = 0, 0.0
-    while time.time() - began < args.seconds and (not args.shards or index < args.shards):
-        clips: list[dict[str, Any]] = []
-        while len(clips) < args.lines_per_shard and time.time() - began < args.seconds:
-            part = [lines[(position + i) % len(lines)] for i in range(LINES_PER_RUN)]
-            clips += speak(args.festival, part, rng)
-            position += len(part)
-        if not clips:
-            break
-        shard = build_shard(clips, "festival")
-        shard.save(args.out / f"f{worker}_{index:04d}")
-        index += 1
-        made += float(shard.length.sum()) / RATE
-        print(
-            f"festival {worker}: {index} shards, {made / 3600:.2f} h, {len(clips)} clips, "
-            f"{made / (time.time() - began):.0f} x real time",
-            flush=True,
-        )
+    turns = itertools.cycle(workers.lines_of(args, worker, rng))
+
+    def clips() -> list[dict[str, Any]]:
+        return speak(args.festival, list(itertools.islice(turns, LINES_PER_RUN)), rng)
+
+    workers.write_shards(
+        args, began, "festival", f"f{worker}", index, clips, lambda _: args.lines_per_shard
+    )
 
 
 if __name__ == "__main__":

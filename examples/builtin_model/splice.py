@@ -12,15 +12,14 @@ from __future__ import annotations
 import argparse
 import random
 import re
-import time
 from collections import defaultdict
-from itertools import pairwise
-from multiprocessing import Process
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from common import KOKORO_PHONES, PHONE_ID, Shard, build_shard
+import workers
+from common import KOKORO_PHONES, PHONE_ID, Shard
 
 VOICES = {
     "lj": ["real_lj"],
@@ -203,9 +202,8 @@ def sentence(
     }
 
 
-def work(args: argparse.Namespace, worker: int) -> None:
+def work(args: argparse.Namespace, worker: int, began: float) -> None:
     """Shards until the time is over."""
-    began = time.time()
     paths = [args.data / name for name in VOICES[args.voice]]
     units = Units([Shard.load(path) for path in paths if path.with_suffix(".json").exists()])
     lines = [line.rstrip("\n").split("\t") for line in open(args.text)]
@@ -213,26 +211,18 @@ def work(args: argparse.Namespace, worker: int) -> None:
     random.Random(args.seed).shuffle(lines)
     lines = lines[worker :: args.workers]
     rng = np.random.default_rng(args.seed * 100 + worker)
-    made, index, position, tried = 0, 0, 0, 0
-    while time.time() - began < args.seconds and (not args.shards or index < args.shards):
-        clips: list[dict[str, Any]] = []
-        wanted = 250 if index == 0 else CLIPS_PER_SHARD
-        while len(clips) < wanted and time.time() - began < args.seconds:
-            row = lines[position % len(lines)]
-            position, tried = position + 1, tried + 1
-            clip = sentence(units, row[2], row[3], rng)
-            if clip is not None:
-                clips.append(clip)
-        if not clips:
-            break
-        shard = build_shard(clips, f"spliced_{args.voice}")
-        shard.save(args.out / f"s_{args.voice}{worker}_{index:04d}")
-        index, made = index + 1, made + int(shard.length.sum())
-        print(
-            f"{args.voice} {worker}: {index} shards, {made / 57.6e6:.2f} h, "
-            f"{made / 16_000 / (time.time() - began):.0f} x real time, {tried} lines",
-            flush=True,
-        )
+    turns = cycle(lines)
+
+    def speak() -> list[dict[str, Any]]:
+        row = next(turns)
+        clip = sentence(units, row[2], row[3], rng)
+        return [] if clip is None else [clip]
+
+    def wanted(index: int) -> int:
+        return CLIPS_PER_SHARD if index else 250
+
+    name = f"s_{args.voice}{worker}"
+    workers.write_shards(args, began, f"spliced_{args.voice}", name, 0, speak, wanted)
 
 
 def main() -> None:
@@ -245,11 +235,7 @@ def main() -> None:
     parser.add_argument("--shards", type=int, default=0, help="at most so many a worker")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    processes = [Process(target=work, args=(args, w)) for w in range(args.workers)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
+    workers.wait_for(work, args)
 
 
 if __name__ == "__main__":
