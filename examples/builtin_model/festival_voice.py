@@ -3,8 +3,10 @@
     python festival_voice.py --festival DIR --text text.tsv --out DIR --seconds 200 --workers 8
 
 `DIR` holds the unpacked Debian packages festival, libestools2.5, festlex-cmu, festlex-poslex,
-festvox-kallpc16k and festvox-kdlpc16k (free for any use). Each line gets one of the two voices, a
-speed, a pitch and a liveliness of its own. Times of words and phones are Festival's.
+festvox-kallpc16k and festvox-kdlpc16k (free for any use). Where another system is to run them,
+`DIR/lib` holds Debian's ld-linux-x86-64.so.2 and the libraries that `ldd` names. Each line gets one
+of the two voices, a speed, a pitch and a liveliness of its own. Times of words and phones are
+Festival's.
 """
 
 from __future__ import annotations
@@ -75,14 +77,18 @@ def speak(festival: Path, texts: list[str], rng: random.Random) -> list[dict[str
         library = next(root.glob("lib/*/libestools.so.2.5"), None)
         if library is None:
             raise OSError(f"{festival}: no usr/lib/*/libestools.so.2.5, expected Debian's packages")
+        program = [str(root / "bin/festival")]
+        paths = f"{festival / 'lib'}:{library.parent}"
+        if (loader := festival / "lib/ld-linux-x86-64.so.2").exists():
+            program = [str(loader), "--library-path", paths, *program]
         run = subprocess.run(
             [
-                root / "bin/festival",
+                *program,
                 "--datadir", root / "share/festival",
                 "--libdir", root / "lib/festival",
                 "-b", folder / "job.scm",
             ],
-            env={**os.environ, "LD_LIBRARY_PATH": str(library.parent)},
+            env=os.environ if len(program) > 1 else {**os.environ, "LD_LIBRARY_PATH": paths},
             capture_output=True, check=False,
         )  # fmt: skip
         clips = [read(folder / str(i), text) for i, text in enumerate(texts)]
