@@ -46,8 +46,11 @@ class Voices:
         self.all = english + self.foreign
         self.centre = np.mean([self.tables[v] for v in self.all], 0)
 
-    def draw(self, accent: str, length: int) -> np.ndarray:
-        """(256,) style for a phoneme string of `length` letters: timbre, then prosody."""
+    def draw(self, accent: str, length: int, plain: bool = False) -> np.ndarray:
+        """(256,) style for a phoneme string of `length` letters: timbre, then prosody.
+
+        A plain one is of an English voice, or of two.
+        """
         row = min(length, 199) - 1
         rng, tables = self.rng, self.tables
 
@@ -55,7 +58,7 @@ class Voices:
             return tables[rng.choice(self.english[of])][row]
 
         first = english(accent if rng.random() < 0.85 else rng.choice("ab"))
-        kind = rng.random()
+        kind = rng.random() * (0.35 if plain else 1.0)
         if kind < 0.15:
             return first
         second = english(rng.choice("ab"))
@@ -243,6 +246,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=480)
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--lines-per-shard", type=int, default=LINES_PER_SHARD)
+    parser.add_argument(
+        "--clean",
+        type=float,
+        default=0.0,
+        help="share of the shards in Kokoro's own manner, without accents: source kokoro_clean",
+    )
     parser.add_argument("--held-out", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -269,18 +278,23 @@ def main() -> None:
             lines[(position + i) % len(lines)] for i in range(min(args.lines_per_shard, len(lines)))
         ]
         position += len(chunk)
+        turn = index + args.worker / args.workers
+        clean = int((turn + 1) * args.clean) > int(turn * args.clean)
         clips: list[dict[str, Any]] = []
         for part in batches(chunk, args.batch, rng):
             styles, colours = (
-                np.stack([voices.draw(line[0], len(line[1])) for line in part]).astype(np.float32)
+                np.float32([voices.draw(line[0], len(line[1]), clean) for line in part])
                 for _ in range(2)
             )
             speeds = np.array([rng.uniform(0.7, 1.3) for _ in part], np.float32)
-            part = [(accent, accented(said, words, rng), words) for accent, said, words in part]
-            clips += speak(model, vocab, part, styles, speeds, device, colours, rng)
+            if clean:
+                clips += speak(model, vocab, part, styles, speeds, device)
+            else:
+                part = [(accent, accented(said, words, rng), words) for accent, said, words in part]
+                clips += speak(model, vocab, part, styles, speeds, device, colours, rng)
             if time.time() - began > args.seconds:
                 break
-        shard = build_shard(clips, "kokoro")
+        shard = build_shard(clips, "kokoro_clean" if clean else "kokoro")
         shard.save(args.out / f"k{args.worker}_{index:04d}")
         index += 1
         made += float(shard.length.sum()) / 16_000
