@@ -1,6 +1,7 @@
 """Step 1b, on any CPU: word and phone times of real recordings by PocketSphinx.
 
-    python align_real.py --speech DIR --packages DIR --coffee-labels FILE --out DIR
+    python align_real.py --speech DIR --packages DIR --coffee-labels FILE --out DIR \
+        --also prompts=DIR/asterisk actors=DIR/actors
 
 Writes OUT/real.json (source, split, file, words with ends, phones) and copies the recordings that
 it names. The recordings stay out of the repository. What cannot be aligned is not trained on.
@@ -186,17 +187,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("--speech", "--packages", "--coffee-labels", "--out"):
         parser.add_argument(name, type=Path, required=True)
-    parser.add_argument("--prompts", type=Path, default=None, help="the folder prompts.py wrote")
+    parser.add_argument(
+        "--also",
+        nargs="*",
+        default=[],
+        metavar="SOURCE=DIR",
+        help="folders that prompts.py and actors.py wrote",
+    )
     args = parser.parse_args()
     sys.path.insert(0, str(args.packages))
     args.out.mkdir(parents=True, exist_ok=True)
     todo = jobs(args.speech, args.coffee_labels)
     root = {job["file"]: args.speech for job in todo}
-    if args.prompts is not None:
-        for name, text in table(args.prompts / "text.tsv", 1):
-            file = f"{args.prompts.name}/{name}"
-            todo.append({"source": "prompts", "split": "train", "file": file, "text": text})
-            root[file] = args.prompts.parent
+    for source, folder in ((name, Path(path)) for name, path in (x.split("=") for x in args.also)):
+        for name, text in table(folder / "text.tsv", 1):
+            file = f"{folder.name}/{name}"
+            todo.append({"source": source, "split": "train", "file": file, "text": text})
+            root[file] = folder.parent
     train = [(job, root[job["file"]]) for job in todo if job["split"] == "train"]
     with Pool(2) as pool:
         done = [row for row in pool.imap(run, train, 8) if row]

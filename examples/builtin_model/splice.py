@@ -26,6 +26,7 @@ VOICES = {
     "people": ["real_librispeech"],
     "mixed": ["real_librispeech", "real_coffee"],
     "prompts": ["real_prompts"],
+    "actors": ["real_actors"],
 }
 FADE = 128  # samples over which two runs are mixed
 SEARCH = 80  # samples by which the second may move to fit the first
