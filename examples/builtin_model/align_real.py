@@ -179,8 +179,17 @@ def search(
     return words, phones
 
 
+def plausible(row: dict[str, Any]) -> bool:
+    """Whether phones of three words or more last 50 to 240 ms in the mean, none over a second."""
+    if len(row["words"]) < 3:
+        return True
+    spans = [stop - start for phone, start, stop in row["phones"] if phone]
+    return max(spans) <= 100 and 5 <= sum(spans) / len(spans) <= 24
+
+
 def run(args: tuple[dict[str, Any], Path]) -> dict[str, Any] | None:
-    return align(*args)
+    row = align(*args)
+    return row if row is not None and plausible(row) else None
 
 
 def main() -> None:
