@@ -49,10 +49,10 @@ class Shape:
     enc_hidden: int = 640
     enc_window: int = 256
     dec_dim: int = 256
-    dec_layers: int = 3
+    dec_layers: int = 6
     dec_heads: int = 4
     dec_kv_heads: int = 2
-    dec_hidden: int = 512
+    dec_hidden: int = 896
     dec_window: int = 192
     head_dim: int = 64
     vocab: int = N_VOCAB

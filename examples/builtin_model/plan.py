@@ -15,22 +15,24 @@ from typing import Any
 import numpy as np
 import torch
 from common import BOS, LEFT_PAD, PAD, RIGHT_BUFFER, SAMPLES_PER_TOKEN, Bpe, Shard, targets
+from schedule import Schedule
 
 SEGMENTS = 16
 # shard, start, onset, offset, length (samples), words with their ends
 Utterance = tuple[int, int, int, int, int, list[tuple[int, list[int]]]]
 SHARES = {  # of what people said; spliced: new sentences from their sounds
-    "librispeech": 0.25,
-    "lj": 0.13,
-    "coffee": 0.11,
+    "librispeech": 0.18,
+    "lj": 0.10,
+    "coffee": 0.10,
     "digits": 0.02,
-    "prompts": 0.07,
+    "prompts": 0.05,
+    "actors": 0.30,
     "spliced_people": 0.16,
     "spliced_mixed": 0.09,
     "spliced_lj": 0.15,
     "spliced_prompts": 0.04,
+    "spliced_actors": 0.12,
 }
-RARE = {"espeak": 0.10, "festival": 0.07}  # of the made speech, where there is any
 
 
 @dataclass(frozen=True)
@@ -78,24 +80,21 @@ def draw_delay(rng: random.Random) -> int:
 class Planner:
     """Draws batches of plans from a library."""
 
-    def __init__(self, library: Library, rng: random.Random, spliced: float = 1.0) -> None:
-        self.library, self.rng = library, rng
+    def __init__(
+        self, library: Library, rng: random.Random, schedule: Schedule, spliced: float = 1.0
+    ) -> None:
+        self.library, self.rng, self.schedule = library, rng, schedule
         self.shares = {n: s * (spliced if "spliced" in n else 1) for n, s in SHARES.items()}
 
-    def utterance(self, real: float) -> Utterance:
-        """One utterance or a part of it; of a person with probability `real`."""
+    def utterance(self, u: float) -> Utterance:
+        """One utterance or a part of it, from the sources that the schedule wants at `u`."""
         items, rng = self.library.items, self.rng
-        names = [n for n in SHARES if n in items]
-        if names and rng.random() < real:
-            name = rng.choices(names, [self.shares[n] for n in names])[0]
+        real = {n: share for n, share in self.shares.items() if n in items}
+        made = {n: share for n, share in self.schedule.made(u).items() if n in items}
+        if real and (not made or rng.random() < self.schedule.real(u)):
+            name = rng.choices(list(real), list(real.values()))[0]
             return self.part(rng.choice(items[name]), 0.3 if "spliced" in name else 0.85)
-        made = [n for n in items if n not in SHARES and n not in RARE] or list(items)
-        name = rng.choices(made, [len(items[n]) for n in made])[0]
-        draw = rng.random()
-        for other, share in RARE.items():
-            if other in items and 0 <= draw < share:
-                name = other
-            draw -= share
+        name = rng.choices(list(made), list(made.values()))[0]
         return self.part(rng.choice(items[name]), 0.25)
 
     def part(self, whole: Utterance, chance: float) -> Utterance:
@@ -123,7 +122,7 @@ class Planner:
         return self.rng.uniform(0.3, 2.5) if kind < 0.94 else self.rng.uniform(2.0, 8.0)
 
     def clip(
-        self, limit: int, real: float
+        self, limit: int, u: float
     ) -> tuple[list[tuple[float, ...]], list[tuple[float, list[int]]], int]:
         """Segments (shard, source start, destination, its length, rate, gain), words, samples."""
         rng = self.rng
@@ -135,7 +134,7 @@ class Planner:
         words: list[tuple[float, list[int]]] = []
         misses, end = 0, 0
         while len(segments) < SEGMENTS and misses < 6:
-            shard, start, onset, offset, whole, spoken = self.utterance(real)
+            shard, start, onset, offset, whole, spoken = self.utterance(u)
             rate = rng.uniform(0.83, 1.19) if rng.random() < 0.8 else 1.0
             source = max(0, onset - rng.choice([0, 160, 800, 1_600, 3_200, onset]))
             stop = min(
@@ -161,7 +160,7 @@ class Planner:
         )
         return segments, words, max(n, 1_280)
 
-    def batch(self, bucket: Bucket, real: float) -> dict[str, Any]:
+    def batch(self, bucket: Bucket, u: float) -> dict[str, Any]:
         """Arrays of one batch; `shards` is how many shards of the bank it relies on."""
         B, T = bucket.batch, bucket.length
         out = {
@@ -175,7 +174,7 @@ class Planner:
         for b in range(B):
             delay = draw_delay(self.rng)
             limit = (T - LEFT_PAD - delay - RIGHT_BUFFER) * SAMPLES_PER_TOKEN
-            segments, words, n = self.clip(limit, real)
+            segments, words, n = self.clip(limit, u)
             row = targets(words, n, delay, T)
             out["segments"][b, : len(segments)] = np.array(segments).reshape(-1, 6)
             out["samples"][b], out["delays"][b], out["voiced"][b] = n, delay, bool(segments)
@@ -197,19 +196,21 @@ class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
         order: Path,
         tekken: Path,
         buckets: list[Bucket],
-        real: Any,
+        clock: Any,
+        schedule: Schedule,
         seed: int,
         spliced: float = 1.0,
     ) -> None:
         self.folder, self.order, self.tekken = folder, order, tekken
-        self.buckets, self.real, self.seed, self.spliced = buckets, real, seed, spliced
+        self.buckets, self.clock, self.schedule = buckets, clock, schedule
+        self.seed, self.spliced = seed, spliced
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         info = torch.utils.data.get_worker_info()
         worker = 0 if info is None else info.id
         rng = random.Random(self.seed * 1_000 + worker)
         library = Library(self.folder, Bpe(self.tekken))
-        planner = Planner(library, rng, self.spliced)
+        planner = Planner(library, rng, self.schedule, self.spliced)
         looked = 0.0
         step = worker
         while True:
@@ -218,4 +219,4 @@ class Plans(torch.utils.data.IterableDataset[dict[str, Any]]):
                 library.refresh(self.order.read_text().split())
             bucket = self.buckets[step % len(self.buckets)]
             step += 1
-            yield planner.batch(bucket, float(self.real.value))
+            yield planner.batch(bucket, float(self.clock.value))

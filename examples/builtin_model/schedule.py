@@ -53,7 +53,20 @@ class Schedule:
 
     def strength(self, u: float) -> float:
         """How rough the sound is at most."""
-        return ramp(u, 0.7, 0.95, 1.0, 0.6) if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
+        return ramp(u, 0.6, 0.95, 1.0, 0.4) if self.warm else ramp(u, 0.08, 0.30, 0.25, 1.0)
+
+    def vocoded(self, u: float) -> float:
+        """Factor on the share of clips that a vocoder speaks again."""
+        return ramp(u, 0.5, 0.9, 1.0, 0.4)
+
+    def made(self, u: float) -> dict[str, float]:
+        """Weights of the sources of made speech: many words first, clean speech at the end."""
+        return {
+            "kokoro": ramp(u, 0.6, 0.9, 0.36, 0.22),
+            "kokoro_clean": ramp(u, 0.6, 0.9, 0.18, 0.52),
+            "espeak": ramp(u, 0.5, 0.9, 0.38, 0.20),
+            "festival": 0.06,
+        }
 
     def real(self, u: float) -> float:
         """Share of recordings of people."""

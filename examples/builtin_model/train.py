@@ -4,6 +4,7 @@
 
 Every `--save-every` seconds the averaged weights are scored and OUT/last.pt is written; started
 again with the same OUT it goes on from there. `--start-from FOLDER` begins with exported weights.
+With `torchrun --nproc-per-node N train.py …` N GPUs share one run, each with clips of its own.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import json
 import multiprocessing
 import random
 import shutil
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,8 @@ from augment import OFFSET, Bank, Roughen, bend_mel, mask_mel, to_device, warp_t
 from common import LEFT_PAD, N_SPECIAL, PAD, Bpe, Shape
 from evaluate import read_set, score
 from export import export
+from feeder import Feeder
+from group import Group
 from model import Trainee, log_mel, mel_filters
 from optim import Average, optimisers
 from plan import Bucket, Plans
@@ -33,6 +35,7 @@ from torch import Tensor
 from vocode import vocode
 
 TEACHER_LATE = 3  # frames of 20 ms by which the encoder may hear more than the teacher's frame
+AGREE_EVERY, ALIGN_EVERY = 16, 256  # steps between what the processes of a group tell each other
 NEW_HEAD_STEPS = 150  # exported weights hold no phone head: a warm start has to learn one
 
 
@@ -108,43 +111,12 @@ def losses(
     return total, text, phone, distance
 
 
-class Feeder(threading.Thread):
-    """Moves new shards into the bank and names them in ORDER, where the planners find them."""
-
-    def __init__(self, folder: Path, bank: Bank, order: Path) -> None:
-        super().__init__(daemon=True)
-        self.folder, self.bank, self.known = folder, bank, set()
-        self.order = order
-        self.order.write_text("")
-        self.stop = False
-
-    def scan(self) -> None:
-        """Take what has appeared."""
-        for path in sorted(self.folder.glob("*.json"), key=lambda p: p.stat().st_mtime):
-            if path.stem in self.known:
-                continue
-            try:
-                self.bank.add(path.stem)
-            except MemoryError as error:
-                print(error, flush=True)
-                self.stop = True
-                return
-            self.known.add(path.stem)
-            with open(self.order, "a") as file:
-                print(path.stem, file=file)
-
-    def run(self) -> None:
-        """Scan every three seconds."""
-        while not self.stop:
-            self.scan()
-            time.sleep(3)
-
-
 class Run:
     """One training run: model, average, optimisers, clock, and how they are stored."""
 
-    def __init__(self, args: argparse.Namespace, device: str) -> None:
-        self.args, self.device = args, device
+    def __init__(self, args: argparse.Namespace, group: Group) -> None:
+        self.args, self.group, self.device = args, group, group.device
+        device = group.device
         torch.manual_seed(args.seed)
         self.shape = Shape(**json.loads(args.shape))
         self.teacher = None if args.teacher is None else Teacher(args.teacher).to(device)
@@ -214,6 +186,8 @@ class Run:
 
     def evaluate(self, delay: int = 6) -> None:
         """Score the averaged weights on every test set that is there."""
+        if self.args.eval_limit == 0:
+            return
         self.load_judge()
         for path in sorted(self.args.sets.iterdir()):
             if path.name not in self.sets and (path / "text.tsv").exists():
@@ -248,8 +222,9 @@ def main() -> None:
     )
     parser.add_argument("--workers", type=int, default=10)
     parser.add_argument("--capacity", type=float, default=8e9, help="samples that the bank holds")
+    parser.add_argument("--thin", type=int, default=1, help="of CPUs' shards take one of so many")
     parser.add_argument("--shape", default="{}", help="JSON of common.Shape fields")
-    parser.add_argument("--eval-limit", type=int, default=100)
+    parser.add_argument("--eval-limit", type=int, default=100, help="clips of a set; 0: none")
     parser.add_argument("--eager", action="store_true", help="do not compile the layers")
     parser.add_argument("--teacher", type=Path, default=None, help="what teacher.py wrote")
     parser.add_argument("--dropout", type=float, default=0.1)
@@ -263,30 +238,31 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    group = Group()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.automatic_dynamic_shapes = False
-    run = Run(args, device)
-    print(
+    run = Run(args, group)
+    note(
+        group,
         f"{sum(p.numel() for p in run.model.voxtral.parameters()) / 1e6:.3f} M parameters; "
         f"at {run.u:.3f}",
-        flush=True,
     )
     if not args.eager:
         run.model.compile_layers()
     buckets = [Bucket(*map(int, b.split("x"))) for b in args.buckets.split(",")]
-    bank = Bank(args.data, int(args.capacity), device)
-    order = args.out / "ORDER"
-    feeder = Feeder(args.data, bank, order)
+    bank = Bank(args.data, int(args.capacity), group.device)
+    order = args.out / f"ORDER.{group.rank}"
+    feeder = Feeder(args.data, bank, order, group, args.thin)
     came = time.time()
     while not feeder.known or (len(feeder.known) < args.wait_for and time.time() < came + 60):
         feeder.scan()
         time.sleep(1)
     feeder.start()
-    real = multiprocessing.Value("d", run.schedule.real(run.u))
-    seed = args.seed * 100 + run.step
-    plans = Plans(args.data, order, args.tekken, buckets, real, seed, args.spliced)
+    clock = multiprocessing.Value("d", run.u)
+    seed = (args.seed * 100 + run.step) * 64 + group.rank
+    torch.manual_seed(seed)
+    plans = Plans(args.data, order, args.tekken, buckets, clock, run.schedule, seed, args.spliced)
     loader = iter(
         torch.utils.data.DataLoader(
             plans,
@@ -295,31 +271,43 @@ def main() -> None:
             prefetch_factor=4 if args.workers else None,
         )
     )
-    roughen = Roughen(device, max(b.length for b in buckets) * 1_280, args.seed)
-    gen = torch.Generator(device=device).manual_seed(args.seed + run.step)
-    train(run, loader, bank, roughen, gen, real)
-    run.save()
-    print(f"exported at step {run.step}", flush=True)
-    run.evaluate()
-    print(f"done after {run.step} steps", flush=True)
+    roughen = Roughen(group.device, max(b.length for b in buckets) * 1_280, seed)
+    gen = torch.Generator(device=group.device).manual_seed(seed)
+    random.seed(seed)
+    train(run, loader, bank, roughen, gen, clock)
+    group.close()
+    if group.first:
+        run.save()
+        print(f"exported at step {run.step}", flush=True)
+        run.evaluate()
+        print(f"done after {run.step} steps", flush=True)
+
+
+def note(group: Group, line: str) -> None:
+    """Print, once for a group."""
+    if group.first:
+        print(line, flush=True)
 
 
 def train(
-    run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Generator, real: Any
+    run: Run, loader: Any, bank: Bank, roughen: Roughen, gen: torch.Generator, clock: Any
 ) -> None:
     """Steps until the time is over."""
-    device, schedule = run.device, run.schedule
+    device, schedule, group = run.device, run.schedule, run.group
     saved = noted = time.time()
     heard, sums = 0.0, torch.zeros(3, device=device)
     count = 0
     params = [p for p in run.model.parameters()]
-    while (u := run.u) < 1:
-        real.value = schedule.real(u)
+    while True:
+        u = min(1.0, run.u)
+        if run.step % AGREE_EVERY == 0 and not group.agree(u < 1):
+            break
+        clock.value = u
         plan = to_device(next(loader), device)
         with torch.no_grad():
             wave, labels = bank.cut(plan["segments"], plan["tokens"].shape[1] * 1_280)
             strength = schedule.strength(u) * random.random() ** 0.5
-            if remade := round(run.args.vocoded * len(wave)):
+            if remade := round(run.args.vocoded * schedule.vocoded(u) * len(wave)):
                 wave[:remade] = vocode(wave[:remade], labels[:remade], gen)
             taught = None if run.teacher is None else run.teacher(wave[:, : POSITIONS * 320])
             wave = roughen(wave, plan["samples"], plan["voiced"], strength)
@@ -333,31 +321,34 @@ def train(
                 run.model, mel, labels, plan, tokens, schedule, u, gen, new_head, taught
             )
         total.backward()
+        group.average_gradients(params)
         torch.nn.utils.clip_grad_norm_(params, 1.0)
         for optimiser in run.optimisers:
-            for group in optimiser.param_groups:
-                group["lr"] = run.args.lr * schedule.rate(u)
+            for settings in optimiser.param_groups:
+                settings["lr"] = run.args.lr * schedule.rate(u)
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
         run.step += 1
         run.average.update(min(0.999, (1 + run.step) / (10 + run.step)))
+        if run.step % ALIGN_EVERY == 0:
+            group.align(params)
         heard += plan["tokens"].numel() * 0.08
         sums += torch.stack([part.detach() for part in parts])
         count += 1
         now = time.time()
         if now - noted > 15:
             mean = (sums / count).tolist()
-            rate = heard / (time.time() - noted)
-            print(
+            rate = group.size * heard / (time.time() - noted)
+            note(
+                group,
                 f"u {u:.3f} step {run.step} text {mean[0]:.3f} phone {mean[1]:.3f} "
                 f"teacher {mean[2]:.3f} "
                 f"{rate:.0f} x real time, "
                 f"{len(bank.base)} shards {bank.used / 57.6e6:.1f} h",
-                flush=True,
             )
             noted, heard, count = time.time(), 0.0, 0
             sums.zero_()
-        if now - saved > run.args.save_every:
+        if group.first and now - saved > run.args.save_every:
             run.save()
             run.evaluate()
             saved = noted = time.time()
