@@ -58,7 +58,7 @@ def wait_for(
 
 def lines_of(args: argparse.Namespace, worker: int, rng: random.Random) -> list[str]:
     """A worker's share of the lines to train on, shuffled."""
-    rows = [line.rstrip("\n").split("\t") for line in open(args.text)]
+    rows = (line.rstrip("\n").split("\t") for line in open(args.text))
     lines = [row[3] for row in rows if row[0] == "train"][worker :: args.workers]
     rng.shuffle(lines)
     return lines
