@@ -1,6 +1,6 @@
-"""The first layers of Whisper's encoder: how a network that heard many people writes speech down.
+"""Layers of Whisper's encoder: how a network that heard many people writes speech down.
 
-    python teacher.py --whisper model.bin --layers 4 --out teacher.npz
+    python teacher.py --whisper model.bin --layers 6 --out teacher.npz
 
 `model.bin` is Whisper base as CTranslate2 stores it. Used in training only, as a target for the
 encoder; nothing of it is exported. Weights are kept at 8 bits.
@@ -116,7 +116,7 @@ class Teacher(nn.Module):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--whisper", type=Path, required=True)
-    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     out = {}
