@@ -14,7 +14,7 @@ from voxmlx.quantization.modes import ROTATED, can_pack, make_quantization
 from voxmlx.quantization.recipes import is_quantizable, uniform
 from voxmlx.quantization.rotated import quantize_modules, setting_of
 from voxmlx_convert.calibration.distill import distill, reference_logits
-from voxmlx_convert.calibration.fit import Calibration
+from voxmlx_convert.calibration.fit import Calibration, Calibrator
 from voxmlx_convert.calibration.layerwise import quantize_layerwise
 from voxmlx_convert.calibration.samples import logits, mean_kl
 from voxmlx_convert.calibration.sensitivity import BITS, Unit, allocate, parse_size
@@ -73,6 +73,20 @@ def test_fitted_weights_are_written(folder, samples, references, tmp_path):
     assert len(steps) == n_layers + 2  # adapter and head
     assert fitted.decoder.embed_tokens.scales.dtype == rounded.decoder.embed_tokens.scales.dtype
     assert divergence(fitted, samples, references) < divergence(rounded, samples, references)
+
+
+def test_a_cpu_fits_16_bits_in_float32_and_stores_16(folder, tmp_path):
+    recording = tmp_path / "speech.wav"
+    soundfile.write(recording, native.speech_like(1.2, 10), 16000, subtype="FLOAT")
+    halves, calibration = tmp_path / "halves", Calibration((str(recording),))
+    convert(str(folder), halves, Options(dtype=mx.float16))
+    on_cpu = mx.default_device() == mx.cpu
+
+    used = Calibrator(halves, calibration).model.encoder.norm.weight.dtype
+    assert used == (mx.float32 if on_cpu else mx.float16)
+    convert(str(halves), tmp_path / "4", Options(recipe=uniform(INT4), calibration=calibration))
+    packed = load_model(tmp_path / "4").model.decoder.embed_tokens
+    assert (packed.scales.dtype, packed.biases.dtype) == (mx.float16, mx.float16)
 
 
 def test_a_size_is_reached_by_choosing_bits(folder, tmp_path):
