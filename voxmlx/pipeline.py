@@ -12,7 +12,7 @@ import numpy as np
 
 from voxmlx.audio.decode import SAMPLE_RATE, AudioReader, open_audio, read_audio
 from voxmlx.checkpoints.hub import resolve
-from voxmlx.checkpoints.load import load_model
+from voxmlx.checkpoints.load import load_model, working_dtype
 from voxmlx.config import ModelConfig
 from voxmlx.errors import AudioError, CheckpointError
 from voxmlx.models.fuse import prepare_for_inference
@@ -247,9 +247,7 @@ def load(
     folder = resolve(path_or_repo, revision)
     if isinstance(dtype, str):
         dtype = _dtype(dtype)
-    if dtype is None and mx.default_device() == mx.cpu:
-        dtype = mx.float32
-    loaded = load_model(folder, dtype)
+    loaded = load_model(folder, working_dtype() if dtype is None else dtype)
     prepare_for_inference(loaded.model)
     tokenizer = Tokenizer.from_file(loaded.tokenizer_path)
     n_vocab = loaded.config.decoder.vocab_size

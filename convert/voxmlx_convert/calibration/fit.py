@@ -9,7 +9,7 @@ from pathlib import Path
 
 import mlx.core as mx
 
-from voxmlx.checkpoints.load import load_model, parameters
+from voxmlx.checkpoints.load import load_model, parameters, working_dtype
 from voxmlx.config import QuantizationConfig
 from voxmlx.models.voxtral_realtime import VoxtralRealtime
 from voxmlx.quantization.modes import PACKED, can_pack
@@ -86,8 +86,7 @@ class Calibrator:
 
     def __init__(self, folder: Path, calibration: Calibration):
         self._calibration = calibration
-        # MLX's 16-bit products are tens of times slower on a CPU; twice the memory for them there.
-        loaded = load_model(folder, mx.float32 if mx.default_device() == mx.cpu else None)
+        loaded = load_model(folder, working_dtype())
         packed = [p for p, m in loaded.model.named_modules() if setting_of(m) is not None]
         if not isinstance(loaded.model, VoxtralRealtime) or packed:
             kind = "quantised" if packed else loaded.config.model_type
