@@ -6,10 +6,19 @@ Started by `torchrun`; without it a group is one process and everything here doe
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def _as_one(tensors: list[Tensor], change: Callable[[Tensor], object]) -> None:
+    """Change tensors in place, all of them laid out in one row."""
+    flat = torch.cat([x.flatten() for x in tensors])
+    change(flat)
+    parts = flat.split([x.numel() for x in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(x) for part, x in zip(parts, tensors, strict=True)])
 
 
 class Group:
@@ -34,12 +43,12 @@ class Group:
         """Replace every gradient by its mean over the processes."""
         if self.size == 1:
             return
-        grads = [p.grad for p in params if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in grads])
-        dist.all_reduce(flat)
-        flat /= self.size
-        parts = flat.split([g.numel() for g in grads])
-        torch._foreach_copy_(grads, [x.view_as(g) for x, g in zip(parts, grads, strict=True)])
+
+        def average(flat: Tensor) -> None:
+            dist.all_reduce(flat)
+            flat /= self.size
+
+        _as_one([p.grad for p in params if p.grad is not None], average)
 
     def agree(self, going: bool) -> bool:
         """What the first process says."""
@@ -49,18 +58,10 @@ class Group:
         dist.broadcast(said, 0)
         return bool(said.item())
 
-    @torch.no_grad()
     def align(self, tensors: list[Tensor]) -> None:
         """Give everybody the first process's tensors, in case kernels differed in a last bit."""
-        if self.size == 1:
-            return
-        flat = torch.cat([x.detach().flatten() for x in tensors])
-        dist.broadcast(flat, 0)
-        parts = flat.split([x.numel() for x in tensors])
-        torch._foreach_copy_(
-            [x.data for x in tensors],
-            [part.view_as(x) for part, x in zip(parts, tensors, strict=True)],
-        )
+        if self.size > 1:
+            _as_one([x.data for x in tensors], lambda flat: dist.broadcast(flat, 0))
 
     def close(self) -> None:
         """Leave the group."""
