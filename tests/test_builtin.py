@@ -49,13 +49,13 @@ def test_silence_stays_silent(tiny: Pipeline) -> None:
 def test_error_on_unseen_voices_and_sentences_is_low_and_falls_with_the_delay(
     tiny: Pipeline,
 ) -> None:
-    """Measured: 12.1 and 9.7 % of 294 words; one more wrong word is 0.34 points."""
+    """Measured: 12.9 and 8.5 % of 294 words; one more wrong word is 0.34 points."""
     early, usual = (error_rate(tiny, clips(EVALUATION), ms) for ms in (80, 480))
-    assert usual < 0.12
+    assert usual < 0.11
     assert usual < early < 0.145
 
 
 @pytest.mark.slow
 def test_error_at_the_longest_delay(tiny: Pipeline) -> None:
-    """Measured: 9.7 %."""
-    assert error_rate(tiny, clips(EVALUATION), 2400) < 0.12
+    """Measured: 8.5 %."""
+    assert error_rate(tiny, clips(EVALUATION), 2400) < 0.11
