@@ -114,24 +114,19 @@ def choose(
         limit: how many words the chosen lines may have.
     """
     chosen: list[str] = []
-    others = []
-    total = 0
-    for line in lines:
-        row = normalise(line).split()
-        if total < limit and any(counts[word] < times for word in row):
+    left, total = lines, 0
+    for rare_only in (True, False):
+        covering, others = len(chosen), []
+        for line in left:
+            row = normalise(line).split()
+            wanted = not rare_only or any(counts[word] < times for word in row)
+            if total >= limit or not wanted:
+                others.append(line)
+                continue
             chosen.append(line)
             counts.update(set(row))
             total += len(row)
-        else:
-            others.append(line)
-    covering = len(chosen)
-    for line in others:
-        if total >= limit:
-            break
-        row = normalise(line).split()
-        chosen.append(line)
-        counts.update(set(row))
-        total += len(row)
+        left = others
     print(f"  {len(chosen)} of {len(lines)} lines, {covering} for rare words, {total} words")
     return chosen
 
