@@ -19,7 +19,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from book_text import pieces, runs
@@ -113,22 +113,34 @@ def choose(
         times: a word with fewer lines is rare.
         limit: how many words the chosen lines may have.
     """
-    chosen: list[str] = []
-    left, total = lines, 0
-    for rare_only in (True, False):
-        covering, others = len(chosen), []
-        for line in left:
-            row = normalise(line).split()
-            wanted = not rare_only or any(counts[word] < times for word in row)
-            if total >= limit or not wanted:
-                others.append(line)
-                continue
-            chosen.append(line)
+    rare, others, used = _take(
+        lines, counts, limit, lambda row: any(counts[word] < times for word in row)
+    )
+    rest, _, more = _take(others, counts, limit - used, lambda row: True)
+    chosen = rare + rest
+    print(f"  {len(chosen)} of {len(lines)} lines, {len(rare)} for rare words, {used + more} words")
+    return chosen
+
+
+def _take(
+    lines: list[str],
+    counts: collections.Counter[str],
+    limit: float,
+    wanted: Callable[[list[str]], bool],
+) -> tuple[list[str], list[str], int]:
+    """Lines whose words are wanted until `limit` is reached, the others, and the words taken."""
+    taken, left, total = [], [], 0
+    for i, line in enumerate(lines):
+        if total >= limit:
+            return taken, left + lines[i:], total
+        row = normalise(line).split()
+        if wanted(row):
+            taken.append(line)
             counts.update(set(row))
             total += len(row)
-        left = others
-    print(f"  {len(chosen)} of {len(lines)} lines, {covering} for rare words, {total} words")
-    return chosen
+        else:
+            left.append(line)
+    return taken, left, total
 
 
 def mixed(new: list[str], old: list[str]) -> list[str]:
